@@ -1,0 +1,141 @@
+"""Factor IV: PostgreSQL, an attached resource that is known by its URL and nothing else."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, TypeVar
+
+import psycopg
+from flask import Flask, current_app
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+
+from service.config import Config
+
+T = TypeVar("T")
+
+RECONNECT_SECONDS = 0.5
+"""How long the pool goes on by itself after a failed attempt to connect. Short, since the next request starts a new
+attempt at once, whereas the pool's own attempts back off: with its default of 300 s a service stays down for most of a
+minute after the database is back. https://www.psycopg.org/psycopg3/docs/api/pool.html (`reconnect_timeout`)"""
+
+WAITING_PER_CONNECTION = 50
+"""Requests that may queue for each connection; more are refused at once. At a few milliseconds a statement the last
+one in the queue still waits less than `DATABASE_TIMEOUT_SECONDS`."""
+
+KEEPALIVE_SECONDS = 2
+"""Silence after which the kernel asks an idle server whether it is there, and between the times that it asks again."""
+
+
+def register(app: Flask, settings: Config) -> None:
+    """Give `app` its pool, closed: it must be opened in the process that uses it, since sockets do not survive a fork.
+
+    https://www.psycopg.org/psycopg3/docs/advanced/pool.html
+    """
+
+    def configure(conn: Connection[Any]) -> None:
+        # Not as `options` of the connection: RDS Proxy refuses those.
+        conn.execute(
+            "SELECT set_config('TimeZone', 'UTC', false), set_config('statement_timeout', %s, false)",
+            [f"{settings.statement_timeout_seconds}s"],
+        )
+
+    app.extensions["pool"] = ConnectionPool(
+        settings.database_url,
+        name=settings.service,
+        min_size=settings.database_pool_size,
+        max_size=settings.database_pool_size,
+        max_waiting=settings.database_pool_size * WAITING_PER_CONNECTION,
+        timeout=settings.database_timeout_seconds,
+        max_lifetime=settings.database_max_lifetime_seconds,
+        reconnect_timeout=RECONNECT_SECONDS,
+        configure=configure,
+        open=False,
+        kwargs=connect_options(settings),
+    )
+
+
+def connect_options(settings: Config) -> dict[str, Any]:
+    """How every connection is made, beside the URL. https://www.postgresql.org/docs/18/libpq-connect.html"""
+    patience_ms = (settings.statement_timeout_seconds + 1) * 1_000
+    return {
+        "application_name": f"{settings.service}/{settings.release}"[:63],
+        # One statement is one transaction and costs one round trip; `with conn.transaction():` spans several.
+        "autocommit": True,
+        "connect_timeout": settings.database_timeout_seconds,
+        # A server that answers but cannot write, such as a primary after a failover, is not the database.
+        "target_session_attrs": "read-write",
+        # Statements that the server remembers would tie a connection to one client of RDS Proxy or PgBouncer.
+        "prepare_threshold": None,
+        # A network that swallows packets reports no error: let the kernel give up soon after a statement should have.
+        "tcp_user_timeout": patience_ms,
+        "keepalives_idle": KEEPALIVE_SECONDS,
+        "keepalives_interval": KEEPALIVE_SECONDS,
+        "keepalives_count": max(1, patience_ms // (1_000 * KEEPALIVE_SECONDS)),
+    }
+
+
+def open_pool(app: Flask) -> None:
+    """Connect `app` to its database, in the background: a service whose database is away must start all the same."""
+    _pool(app).open(wait=False)
+
+
+def close_pool(app: Flask) -> None:
+    """Disconnect `app`. Left undone, it delays the exit of the process by seconds."""
+    _pool(app).close()
+
+
+@contextmanager
+def connection() -> Iterator[Connection[Any]]:
+    """A connection for one unit of work. Each statement is a transaction, unless `conn.transaction()` spans several.
+
+    Raises:
+        psycopg.OperationalError: none can be had within `DATABASE_TIMEOUT_SECONDS`, or too many wait for one already.
+    """
+    pool = _pool(current_app)
+    conn = pool.getconn()
+    while not _is_alive(conn):
+        # The server has closed it, so it will have closed the others too: replace them all, and wait for a new one.
+        pool.putconn(conn)
+        pool.drain()
+        conn = pool.getconn()
+    try:
+        yield conn
+    except psycopg.errors.ReadOnlySqlTransaction:
+        pool.drain()  # it was the primary and is no longer; its name leads to another one by now, or will
+        raise
+    finally:
+        pool.putconn(conn)
+
+
+def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -> T:
+    """`query(conn, *args)`, once more on a new connection if the first breaks meanwhile. For what may be repeated.
+
+    Raises:
+        psycopg.OperationalError: as `connection` does, or the second connection broke too.
+    """
+    try:
+        with connection() as conn:
+            return query(conn, *args)
+    except psycopg.OperationalError:
+        if not conn.broken:
+            raise
+    with connection() as conn:
+        return query(conn, *args)
+
+
+def _is_alive(conn: Connection[Any]) -> bool:
+    """Whether the server has not hung up, as far as this end knows: two system calls, no round trip.
+
+    The first call takes in what the server said before it closed the connection, the second one sees the close.
+    """
+    try:
+        conn.pgconn.consume_input()
+        conn.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _pool(app: Flask) -> ConnectionPool[Connection[Any]]:
+    pool: ConnectionPool[Connection[Any]] = app.extensions["pool"]
+    return pool

@@ -1,0 +1,126 @@
+"""Every error leaves as problem details, and says nothing of the inside. https://www.rfc-editor.org/rfc/rfc9457"""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+from flask import Flask, Request, Response, current_app, g
+from gunicorn.http.errors import NoMoreData, ParseException
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import BadRequest, HTTPException
+
+RETRY_AFTER_SECONDS = 1
+"""What a client is told to wait when the database cannot be had: the pool tries again within half of that."""
+
+UNAVAILABLE = (
+    psycopg.OperationalError,  # no connection, a full pool, a lost connection, a statement over its time
+    psycopg.InterfaceError,  # a connection that was closed under our hands
+    psycopg.errors.ReadOnlySqlTransaction,  # a primary that was demoted
+)
+
+log = logging.getLogger(__name__)
+
+
+class FieldFault(BaseModel):
+    """What is wrong with one field."""
+
+    field: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """Why a request failed. https://www.rfc-editor.org/rfc/rfc9457"""
+
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+    request_id: str
+    errors: list[FieldFault] | None = None
+
+
+class JSONRequest(Request):
+    """A request whose body, if it is asked for, is a JSON object; anything else is refused with its own status."""
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:  # noqa: ARG002, FBT001, FBT002 - Werkzeug's signature
+        """The body. flask-openapi3 asks silently and would validate a missing or broken body as if it were `null`.
+
+        Raises:
+            BadRequest: it is not JSON, or not an object.
+            UnsupportedMediaType: it does not say that it is JSON.
+        """
+        body = super().get_json(cache=cache)
+        if not isinstance(body, dict):
+            raise BadRequest("The body must be a JSON object.")
+        return body
+
+    def on_json_loading_failed(self, e: ValueError | None) -> Any:
+        """Say where the JSON breaks off."""
+        if e is not None:
+            raise BadRequest(f"The body is not JSON: {e}")
+        return super().on_json_loading_failed(e)
+
+
+def register(app: Flask) -> None:
+    """Answer the errors of `app`."""
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(Exception, _surprised)
+    app.register_error_handler(ParseException, _malformed)
+    app.register_error_handler(NoMoreData, _malformed)
+    for unavailable in UNAVAILABLE:
+        app.register_error_handler(unavailable, _unavailable)
+
+
+def invalid(error: ValidationError) -> Response:
+    """400, with each field that is at fault: the path's, the query's or the body's."""
+    fields = [{"field": ".".join(map(str, fault["loc"])), "detail": fault["msg"]} for fault in error.errors()]
+    return problem(400, "Some fields are not valid.", errors=fields)
+
+
+def problems(*statuses: int) -> dict[str | int | HTTPStatus, Any]:
+    """How OpenAPI describes an operation that may be answered with one of `statuses`."""
+    content = {"application/problem+json": {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
+
+
+def problem(status: int, detail: str | None = None, **members: Any) -> Response:
+    """The answer to a request that failed. `members` are added to the body."""
+    title = HTTPStatus(status).phrase
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": g.get("request_id"),
+    }
+    body = {name: value for name, value in {**body, **members}.items() if value is not None}
+    return current_app.response_class(current_app.json.dumps(body), status, content_type="application/problem+json")
+
+
+def _refused(error: HTTPException) -> Response:
+    if error.response is not None:  # made by `abort(response)`
+        return error.response  # type: ignore[return-value]  # a Response of ours, never another WSGI application
+    # Werkzeug's own words are for people with a browser; ours are for whoever calls this service.
+    detail = None if error.description == type(error).description else error.description
+    response = problem(error.code or 500, detail)
+    response.headers.extend((name, value) for name, value in error.get_headers() if name in {"Allow", "Retry-After"})
+    if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    return response
+
+
+def _malformed(_error: Exception) -> Response:
+    return problem(400, "The body breaks off or is framed wrongly.")
+
+
+def _unavailable(error: psycopg.Error) -> Response:
+    log.warning("database unavailable", exc_info=error)
+    response = problem(503, "The service cannot reach its database at the moment.")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _surprised(error: Exception) -> Response:
+    log.error("unexpected error", exc_info=error)
+    return problem(500)
