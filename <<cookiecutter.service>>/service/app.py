@@ -31,6 +31,7 @@ def create_app(settings: config.Config | None = None) -> OpenAPI:
     app = OpenAPI(
         "service",
         info=Info(title=settings.service, version="1"),
+        security_schemes={},
         doc_ui=False,
         validation_error_status=400,
         validation_error_model=errors.Problem,

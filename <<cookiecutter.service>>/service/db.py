@@ -113,12 +113,12 @@ def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -
     Raises:
         psycopg.OperationalError: as `connection` does, or the second connection broke too.
     """
-    try:
-        with connection() as conn:
+    with connection() as conn:
+        try:
             return query(conn, *args)
-    except psycopg.OperationalError:
-        if not conn.broken:
-            raise
+        except psycopg.OperationalError:
+            if not conn.broken:
+                raise
     with connection() as conn:
         return query(conn, *args)
 

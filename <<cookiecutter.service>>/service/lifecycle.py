@@ -26,6 +26,7 @@ def started() -> None:
     """Say that this process can serve."""
     if _state[0] == _STARTING:
         _state[0] = _SERVING
+    log.info("ready")
 
 
 def is_ready() -> bool:

@@ -56,9 +56,9 @@ def configure(settings: Config) -> None:
 
 def capture(level: str = "INFO") -> None:
     """As `configure`, for a process that has no configuration: one whose environment was refused."""
-    _stdout.open()
+    stdout.open()
     logging.raiseExceptions = False
-    logging.root.handlers = [_Handler()]
+    logging.root.handlers = [Handler()]
     logging.root.setLevel(level)
     logging.getLogger("psycopg.pool").setLevel(logging.WARNING)  # it tells of every connection it lends
     logging.captureWarnings(True)
@@ -77,7 +77,7 @@ def register(app: Flask) -> None:
 def emit(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> None:
     """Write one event, now. Whatever the attributes hold, it leaves as one line of valid JSON without our secrets."""
     event = {"timestamp": datetime.now(UTC), "severity_text": severity, "logger": logger, "body": body}
-    _stdout.write(encode({**event, **_resource, "process.pid": os.getpid(), **attributes}))
+    stdout.write(encode({**event, **_resource, "process.pid": os.getpid(), **attributes}))
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
@@ -122,10 +122,11 @@ def _end(response: Response) -> Response:
     return response
 
 
-class _Handler(logging.Handler):
+class Handler(logging.Handler):
     """Events from Python's log records."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, with the exception and the request that it belongs to."""
         attributes = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if has_request_context():
             attributes = {"request_id": g.get("request_id"), **g.get("trace", {}), **attributes}
@@ -154,7 +155,7 @@ class _Stream(io.TextIOBase):
         return len(text)
 
 
-class _Stdout:
+class Stdout:
     """File descriptor 1, written a line at a time and without waiting for long."""
 
     fd = 1
@@ -170,6 +171,7 @@ class _Stdout:
                 self.fd = 1
 
     def write(self, line: bytes) -> None:
+        """Write one line, or count it as dropped. Says how many were, once lines pass again."""
         if self.dropped and self._write(_dump({"body": "log lines were dropped", "dropped": self.dropped}) + b"\n"):
             self.dropped = 0
         if not self._write(line):
@@ -191,7 +193,7 @@ class _Stdout:
                 return True
 
 
-_stdout = _Stdout()
+stdout = Stdout()
 
 
 def _dump(value: Any) -> bytes:

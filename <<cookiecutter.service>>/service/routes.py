@@ -57,6 +57,7 @@ def register(app: OpenAPI, url_prefix: str) -> None:
     api.get("/notes/<note_id>", operation_id="getNote", responses={200: Note, **path_problems, **problems(404)})(find)
     api.delete("/notes/<note_id>", operation_id="deleteNote", responses={204: None, **path_problems})(delete)
     app.register_api(api)
+    app.add_url_rule(f"{url_prefix}/openapi.json", "contract", lambda: app.api_doc)
 
 
 def create(body: NoteBody) -> Response:

@@ -6,6 +6,7 @@ everybody else out.
 
 import json
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ STATUSES: dict[type[Exception], int] = {
     refusals.ForbiddenProxyRequest: 403,
 }
 """What is answered to requests that gunicorn cannot parse, where it is not 400. As gunicorn does itself."""
+
+LINGER_SECONDS = 2
+"""How long the rest of a refused request is thrown away. https://nginx.org/en/docs/http/ngx_http_core_module.html
+(`lingering_timeout`)"""
 
 log = logging.getLogger(__name__)
 
@@ -107,3 +112,8 @@ class Worker(GeventWorker):
             f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
+        # Closed with unread bytes in it, a connection is reset, and the client may never see the answer.
+        with gevent.Timeout(LINGER_SECONDS, False):  # type: ignore[arg-type] # False: end silently
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(65_536):
+                pass

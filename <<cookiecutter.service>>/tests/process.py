@@ -1,0 +1,149 @@
+"""Processes of the service, as a platform runs them: a command, an environment, signals, a stream of events."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+BIN = Path(sys.executable).parent
+START_SECONDS = 20
+
+
+def environment(**variables: object) -> dict[str, str]:
+    """An environment with `variables` and nothing that the service would read, whatever the tests themselves run in."""
+    inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR"}}
+    return {**inherited, **{name: str(value) for name, value in variables.items()}}
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
+    """Ask again and again until `condition()` holds, where nobody announces it.
+
+    Raises:
+        TimeoutError: it does not, in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+
+
+def run_admin(*arguments: str, **variables: object) -> tuple[int, list[dict[str, Any]], str]:
+    """Run `python -m service.admin`; says its exit status, its events, and what it wrote to stderr."""
+    command = [sys.executable, "-m", "service.admin", *arguments]
+    done = subprocess.run(
+        command, env=environment(**variables), capture_output=True, text=True, check=False, timeout=60
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+class Gunicorn:
+    """A running service. `url` is where it answers, `events` what it has logged."""
+
+    def __init__(self, *, cwd: Path | None = None, **variables: object) -> None:
+        self.port = int(str(variables.get("PORT", free_port())))
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.lines: list[bytes] = []
+        self._process = subprocess.Popen(
+            [BIN / "gunicorn"],
+            cwd=cwd,
+            env=environment(**{"PORT": self.port, **variables}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._readers = [
+            threading.Thread(target=self._read_events, daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
+        ]
+        self.stderr = b""
+        self._changed = threading.Condition()
+        for reader in self._readers:
+            reader.start()
+
+    def __enter__(self) -> Self:
+        self.wait_for("ready")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGQUIT)
+        self.wait()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that a platform would signal."""
+        return self._process.pid
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the service has logged so far."""
+        return [json.loads(line) for line in list(self.lines)]
+
+    def workers(self) -> list[int]:
+        """The ids of the worker processes."""
+        children = subprocess.run(["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False)  # noqa: S607
+        return [int(pid) for pid in children.stdout.split()]
+
+    def signal(self, signum: int) -> float:
+        """Send a signal to the service; says when, in seconds of `time.monotonic`."""
+        self._process.send_signal(signum)
+        return time.monotonic()
+
+    def wait(self, seconds: float = 60) -> int:
+        """Wait for the end of the service and of its output; says its exit status."""
+        status = self._process.wait(seconds)
+        for reader in self._readers:
+            reader.join(seconds)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream:
+                stream.close()
+        return status
+
+    def wait_for(self, body: str, count: int = 1, seconds: float = START_SECONDS) -> dict[str, Any]:
+        """Wait until the service has logged `body` so many times; says the last of these events.
+
+        Raises:
+            AssertionError: it does not, in time; the text has what it said instead.
+        """
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            found[:] = [event for event in self.events if event.get("body") == body]
+            return len(found) >= count or self._process.poll() is not None
+
+        with self._changed:
+            self._changed.wait_for(is_there, seconds)
+        assert len(found) >= count, f"no {body!r} in {self.lines} {self.stderr!r}"
+        return found[-1]
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client of the service; it ignores proxies that this machine may have."""
+        return httpx.Client(base_url=self.url, trust_env=False, **{"timeout": 30, **options})
+
+    def _read_events(self) -> None:
+        for line in self._process.stdout or ():
+            with self._changed:
+                self.lines.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _read_errors(self) -> None:
+        for line in self._process.stderr or ():
+            self.stderr += line
