@@ -11,7 +11,7 @@ import httpx
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of the tests without what belongs to the template's own tests or to a database of this machine."""
+    """The environment of the tests without what belongs to the template or to a database of this machine."""
     removed = {"DATABASE_URL", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
     return {name: value for name, value in os.environ.items() if name not in removed} | variables
 
@@ -53,6 +53,7 @@ def test_it_runs_with_nothing_but_python_and_stops_at_an_interrupt(service: Path
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     process.wait(60)
     reader.join(60)
+    process.stdout.close()  # type: ignore[union-attr]
     said = "".join(lines)
     assert "curl -i http://127.0.0.1:8000/notes" in said
     assert "Traceback" not in said
