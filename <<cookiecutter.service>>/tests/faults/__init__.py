@@ -1,0 +1,1 @@
+"""What the service promises under fire, proven with real parts: `make faults`. Each test prints its figure."""
