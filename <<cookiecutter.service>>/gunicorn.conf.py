@@ -10,7 +10,6 @@ monkey.patch_all()  # before anything else: what is imported earlier would go on
 import gc  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
-import signal  # noqa: E402
 from typing import Any  # noqa: E402
 
 from service import config as configuration  # noqa: E402 - `config` is a setting of gunicorn's
@@ -61,13 +60,8 @@ logger_class = worker.ServerLog
 def when_ready(server: Any) -> None:
     """Take over SIGTERM once gunicorn has taken its signals, and spare the collector what will never be garbage."""
     lifecycle.drain_on_sigterm(server, settings.drain_seconds)
+    lifecycle.hold_signals_while_forking()
     gc.freeze()
-
-
-def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001
-    """Let a signal end a worker that is not set up yet: it has the server's handlers, which would only note it."""
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(signum, lambda *_: os._exit(0))
 
 
 def post_worker_init(worker: Any) -> None:

@@ -5,6 +5,7 @@ The state lies in memory that the server process shares with its workers, so all
 
 import logging
 import mmap
+import os
 import signal
 from types import FrameType
 from typing import Protocol
@@ -73,3 +74,23 @@ def drain_on_sigterm(server: Server, seconds: int) -> None:
 
     signal.signal(signal.SIGALRM, stop)
     signal.signal(signal.SIGTERM, drain)
+
+
+def hold_signals_while_forking() -> None:
+    """Let no signal to stop get lost in a worker that is being made.
+
+    Between the fork and its own handlers a worker has the server's, which would only note the signal: the server would
+    then wait for the worker until `SHUTDOWN_SECONDS` are over. So signals wait for the fork, and end a young worker.
+    """
+    held = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+
+    def begin_as_child() -> None:
+        for signum in held:
+            signal.signal(signum, lambda *_: os._exit(0))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, held),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, held),
+        after_in_child=begin_as_child,
+    )
