@@ -1,13 +1,17 @@
 """The baked service does what its README says: its gates pass, it runs, and it stops."""
 
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import httpx
+import pytest
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -16,9 +20,9 @@ def environment(**variables: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in removed} | variables
 
 
-def test_its_own_gates_pass(service: Path) -> None:
-    # Its output is shown as it comes: it is the longest step, and it says what was skipped and why.
-    done = subprocess.run(["make", f"PYTHON={sys.executable}", "test"], cwd=service, env=environment(), check=False)
+def test_its_own_gates_pass(service: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with capfd.disabled():  # the longest step shows its progress, and what was skipped and why
+        done = subprocess.run(["make", f"PYTHON={sys.executable}", "test"], cwd=service, env=environment(), check=False)
     assert done.returncode == 0
 
 
@@ -59,3 +63,35 @@ def test_it_runs_with_nothing_but_python_and_stops_at_an_interrupt(service: Path
     assert "Traceback" not in said
     running = subprocess.run(["pgrep", "-f", str(service)], capture_output=True, text=True, check=False)
     assert running.stdout == ""
+
+
+@pytest.mark.skipif(shutil.which("docker") is None and "CI" not in os.environ, reason="there is no Docker here")
+def test_compose_migrates_and_then_serves_from_the_image(service: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+
+    def compose(*arguments: str) -> str:
+        done = subprocess.run(
+            ["docker", "compose", "--project-name", f"test-{port}", *arguments],
+            cwd=service,
+            env=environment(PORT=str(port)),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        compose("up", "--build", "--wait", "--quiet-pull")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            assert client.post("/notes", json={"text": "hello"}).status_code == 201
+        ended = [json.loads(line) for line in compose("ps", "--all", "--format", "json", "release").splitlines()]
+        assert [(process["State"], process["ExitCode"]) for process in ended] == [("exited", 0)]
+        compose("stop", "web")
+        stopped = [json.loads(line) for line in compose("ps", "--all", "--format", "json", "web").splitlines()]
+        assert [process["ExitCode"] for process in stopped] == [0]
+    finally:
+        compose("down", "--volumes", "--remove-orphans", "--rmi", "local")
