@@ -1,5 +1,6 @@
-"""What the tests share: one baked service for the session."""
+"""What the tests share: cookiecutter as a user runs it, and one baked service for the session."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,16 +9,30 @@ from pathlib import Path
 import pytest
 
 TEMPLATE = Path(__file__).parent.parent
+SOURCE = TEMPLATE / "<<cookiecutter.service>>"
 Bake = Callable[..., subprocess.CompletedProcess[str]]
+Tree = dict[str, tuple[int, bytes]]
 
 
-def cookiecutter(
-    output: Path, home: Path, *answers: str, template: Path | str = TEMPLATE
+def cookiecutter(  # noqa: PLR0913 -- all but the folders have names
+    output: Path,
+    home: Path,
+    *arguments: str,
+    template: Path | str = TEMPLATE,
+    python: Path | str = sys.executable,
+    path: str = "/usr/bin:/bin",
+    typed: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run cookiecutter as a user does, without questions, with a `home` of its own for its settings and replays."""
+    """Run cookiecutter as a user does, with a `home` of its own for its settings and replays.
+
+    Answers are `typed` lines; or there are no questions and the `arguments` hold answers as `name=value`.
+    """
+    questions = ["--no-input"] if typed is None and "--replay" not in arguments else []
     return subprocess.run(
-        [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "--output-dir", str(output), *answers],
-        env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
+        [python, "-m", "cookiecutter", template, *questions, "--output-dir", output, *arguments],
+        cwd=output,
+        env={"HOME": str(home), "PATH": path},
+        input=typed or "",
         capture_output=True,
         text=True,
         check=False,
@@ -25,12 +40,24 @@ def cookiecutter(
     )
 
 
+def tree(folder: Path) -> Tree:
+    """Each file of a folder, with its mode and its bytes."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes()) for path in paths}
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of the tests without what belongs to the template or to a database of this machine."""
+    removed = {"DATABASE_URL", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+    return {name: value for name, value in os.environ.items() if name not in removed} | variables
+
+
 @pytest.fixture
 def bake(tmp_path: Path) -> Bake:
     """Bakes into `tmp_path / "out"`, with the answers given as `name=value`."""
     (tmp_path / "home").mkdir()
     (tmp_path / "out").mkdir()
-    return lambda *answers: cookiecutter(tmp_path / "out", tmp_path / "home", *answers)
+    return lambda *answers, **how: cookiecutter(tmp_path / "out", tmp_path / "home", *answers, **how)
 
 
 @pytest.fixture(scope="session")

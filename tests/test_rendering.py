@@ -4,9 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.conftest import TEMPLATE
-
-SOURCE = TEMPLATE / "<<cookiecutter.service>>"
+from tests.conftest import SOURCE, TEMPLATE
 
 RENDERED = {
     ".env.example",

@@ -13,11 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-
-def environment(**variables: str) -> dict[str, str]:
-    """The environment of the tests without what belongs to the template or to a database of this machine."""
-    removed = {"DATABASE_URL", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
-    return {name: value for name, value in os.environ.items() if name not in removed} | variables
+from tests.conftest import environment
 
 
 def test_its_own_gates_pass(service: Path, capfd: pytest.CaptureFixture[str]) -> None:
