@@ -1,6 +1,5 @@
 """What the tests share: cookiecutter as a user runs it, and one baked service for the session."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,12 +43,6 @@ def tree(folder: Path) -> Tree:
     """Each file of a folder, with its mode and its bytes."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes()) for path in paths}
-
-
-def environment(**variables: str) -> dict[str, str]:
-    """The environment of the tests without what belongs to the template or to a database of this machine."""
-    removed = {"DATABASE_URL", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
-    return {name: value for name, value in os.environ.items() if name not in removed} | variables
 
 
 @pytest.fixture

@@ -13,7 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import environment
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of the tests without what belongs to the template or to a database of this machine."""
+    removed = {"DATABASE_URL", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+    return {name: value for name, value in os.environ.items() if name not in removed} | variables
 
 
 def test_its_own_gates_pass(service: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TEMPLATE, Bake, Tree, cookiecutter, environment, tree
+from tests.conftest import TEMPLATE, Bake, Tree, cookiecutter, tree
+from tests.test_service import environment
 
 BIN = Path(sys.executable).parent
 OLDEST, TOO_OLD = "2.6.0", "2.5.0"
@@ -57,10 +58,11 @@ def python_with(version: str) -> str:
     python = home / "bin" / "python"
     installed = home / "installed"
     if not installed.exists():
-        for command in (
+        commands: list[list[str | Path]] = [
             ["venv", "--quiet", "--clear", "--python", sys.executable, home],
             ["pip", "install", "--quiet", "--python", python, f"cookiecutter=={version}"],
-        ):
+        ]
+        for command in commands:
             done = subprocess.run(
                 [BIN / "uv", *command], env=environment(), capture_output=True, text=True, check=False
             )
@@ -80,7 +82,8 @@ def test_two_bakes_are_the_same_byte_for_byte(bake: Bake, tmp_path: Path, expect
 def test_it_needs_no_network_no_git_no_docker_and_no_home(tmp_path: Path, expected: Tree) -> None:
     settings = tmp_path / "settings.yaml"  # cookiecutter itself wants to remember answers somewhere
     settings.write_text(f"replay_dir: {tmp_path}/replay\ncookiecutters_dir: {tmp_path}/cookiecutters\n")
-    command = [sys.executable, "-m", "cookiecutter", TEMPLATE, "--no-input", "--config-file", settings]
+    command: list[str | Path] = [sys.executable, "-m", "cookiecutter", TEMPLATE, "--no-input"]
+    command += ["--config-file", settings]
     nowhere = "http://127.0.0.1:9"
     nothing = {"HOME": "/dev/null/home", "PATH": "/dev/null", "http_proxy": nowhere, "https_proxy": nowhere}
     offline = ["/usr/bin/unshare", "--net"]
