@@ -41,7 +41,7 @@ audit: .venv/installed # known weaknesses of what is pinned; without an index th
 	for file in requirements.txt '$(SERVICE)/requirements.txt' '$(SERVICE)/requirements-dev.txt'; do \
 	    $(BIN)/pip-audit --progress-spinner off --disable-pip --requirement "$$file" || exit 1; done
 
-check: .venv/installed # tests
+check: .venv/installed .venvs/checkov/installed .venvs/service/installed # tests
 	$(BIN)/pytest --verbose
 
 format: .venv/installed # put the code into shape

@@ -1,5 +1,6 @@
 """What the tests share: cookiecutter as a user runs it, and one baked service for the session."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,32 @@ def tree(folder: Path) -> Tree:
     """Each file of a folder, with its mode and its bytes."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes()) for path in paths}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """The output of a git command that succeeds."""
+    me = ["-c", "user.name=test", "-c", "user.email=test@test", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *me, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def commit(folder: Path, message: str) -> str:
+    """Commit everything there is, and say the commit's name."""
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", message)
+    return git(folder, "rev-parse", "HEAD").strip()
+
+
+def clone(folder: Path) -> Path:
+    """A repository with the template's history and, committed as `main`, its files as they are now."""
+    git(folder.parent, "clone", "--quiet", f"file://{TEMPLATE}", folder.name)
+    git(folder, "checkout", "--quiet", "-B", "main")
+    git(folder, "rm", "--quiet", "-r", ".")
+    for name in git(TEMPLATE, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0"):
+        if name and ((TEMPLATE / name).is_symlink() or (TEMPLATE / name).is_file()):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name, follow_symlinks=False)
+    commit(folder, "The files as they are now")
+    return folder
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_checkov_reads_every_workflow_and_the_dockerfile() -> None:
 def test_zizmor_refuses_a_careless_workflow(tmp_path: Path, careful: str, careless: str) -> None:
     shutil.copytree(SOURCE / ".github", tmp_path / ".github")
     workflow = tmp_path / ".github" / "workflows" / "ci.yml"
-    gate = [BIN / "zizmor", "--offline", "--quiet", "--strict-collection", tmp_path / ".github"]
+    gate: list[str | Path] = [BIN / "zizmor", "--offline", "--quiet", "--strict-collection", tmp_path / ".github"]
     assert run(*gate).returncode == 0
     text = workflow.read_text(encoding="utf-8")
     assert careful in text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TEMPLATE, Bake, Tree, cookiecutter, tree
+from tests.conftest import SOURCE, TEMPLATE, Bake, Tree, clone, commit, cookiecutter, git, tree
 from tests.test_service import environment
 
 BIN = Path(sys.executable).parent
@@ -25,31 +25,12 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with this folder's files as the release `v1`, and with something else after it."""
-    clone = tmp_path_factory.mktemp("release") / "template.git"
-    names = git(TEMPLATE, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
-    for name in filter(None, names):
-        if (TEMPLATE / name).is_symlink() or (TEMPLATE / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["cp", "-P", "-p", TEMPLATE / name, clone / name], check=True)
-    git(clone, "init", "--quiet")
-    commit(clone, "A release")
-    git(clone, "tag", "v1")
-    (clone / "<<cookiecutter.service>>" / "later.txt").write_text("later\n")
-    commit(clone, "Something else")
-    return clone
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """The output of a git command that succeeds."""
-    me = ["-c", "user.name=test", "-c", "user.email=test@test", "-c", "init.defaultBranch=main"]
-    return subprocess.run(["git", *me, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
-
-
-def commit(folder: Path, message: str) -> None:
-    """Commit everything."""
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", message)
+    """A repository with this folder's files as the tag `this`, and with something else after it."""
+    template = clone(tmp_path_factory.mktemp("release") / "template.git")
+    git(template, "tag", "this")
+    (template / SOURCE.name / "later.txt").write_text("later\n")
+    commit(template, "Something else")
+    return template
 
 
 def python_with(version: str) -> str:
@@ -112,7 +93,7 @@ def test_an_older_cookiecutter_is_told_so_in_one_line(bake: Bake, tmp_path: Path
 
 def test_a_zip_file_makes_the_same(bake: Bake, tmp_path: Path, release: Path, expected: Tree) -> None:
     archive = tmp_path / "template.zip"
-    git(release, "archive", "--format=zip", "--prefix=template-v1/", "--output", str(archive), "v1")
+    git(release, "archive", "--format=zip", "--prefix=template-this/", "--output", str(archive), "this")
     assert zipfile.ZipFile(archive).testzip() is None
     done = bake(template=archive)
     assert done.returncode == 0, done.stderr
@@ -120,14 +101,14 @@ def test_a_zip_file_makes_the_same(bake: Bake, tmp_path: Path, release: Path, ex
 
 
 def test_a_git_url_with_a_checkout_makes_the_same(bake: Bake, tmp_path: Path, release: Path, expected: Tree) -> None:
-    done = bake("--checkout", "v1", template=f"file://{release}")
+    done = bake("--checkout", "this", template=f"file://{release}")
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "out" / "orders") == expected
 
 
 def test_cruft_makes_the_same_and_remembers_where_from(tmp_path: Path, release: Path, expected: Tree) -> None:
     done = subprocess.run(
-        [BIN / "cruft", "create", release, "--checkout", "v1", "--no-input", "--output-dir", tmp_path],
+        [BIN / "cruft", "create", release, "--checkout", "this", "--no-input", "--output-dir", tmp_path],
         env=environment(HOME=str(tmp_path / "home")),
         capture_output=True,
         text=True,
