@@ -57,12 +57,12 @@ def run_admin(*arguments: str, **variables: object) -> tuple[int, list[dict[str,
 class Gunicorn:
     """A running service. `url` is where it answers, `events` what it has logged."""
 
-    def __init__(self, *, cwd: Path | None = None, **variables: object) -> None:
+    def __init__(self, *, cwd: Path | None = None, command: Path = BIN / "gunicorn", **variables: Any) -> None:
         self.port = int(str(variables.get("PORT", free_port())))
         self.url = f"http://127.0.0.1:{self.port}"
         self.lines: list[bytes] = []
         self._process = subprocess.Popen(
-            [BIN / "gunicorn"],
+            [command],
             cwd=cwd,
             env=environment(**{"PORT": self.port, **variables}),
             stdout=subprocess.PIPE,
@@ -135,6 +135,11 @@ class Gunicorn:
     def client(self, **options: Any) -> httpx.Client:
         """A client of the service; it ignores proxies that this machine may have."""
         return httpx.Client(base_url=self.url, trust_env=False, **{"timeout": 30, **options})
+
+    def get(self, path: str) -> httpx.Response:
+        """The answer to one request over a connection of its own."""
+        with self.client() as client:
+            return client.get(path)
 
     def _read_events(self) -> None:
         for line in self._process.stdout or ():
