@@ -96,9 +96,8 @@ class Gunicorn:
         return [json.loads(line) for line in list(self.lines)]
 
     def workers(self) -> list[int]:
-        """The ids of the worker processes."""
-        children = subprocess.run(["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False)  # noqa: S607
-        return [int(pid) for pid in children.stdout.split()]
+        """The process ids of the workers that have said that they are ready, oldest first."""
+        return [event["process.pid"] for event in self.events if event.get("body") == "ready"]
 
     def signal(self, signum: int) -> float:
         """Send a signal to the service; says when, in seconds of `time.monotonic`."""
