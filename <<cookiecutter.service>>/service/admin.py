@@ -50,7 +50,11 @@ def check(settings: config.Config) -> None:
     log.info("everything can be reached", extra={"postgresql": version, "duration_ms": milliseconds})
 
 
-COMMANDS: dict[str, Callable[[config.Config], None]] = {"migrate": migrate, "config": show_config, "check": check}
+COMMANDS: dict[str, Callable[[config.Config], None]] = {
+    "migrate": migrate,
+    "check": check,
+    "config": show_config,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -61,6 +61,7 @@ class Worker(GeventWorker):
         connections = Pool(self.worker_connections)
         servers = [StreamServer(sock, handle=partial(self.handle, sock), spawn=connections) for sock in self.sockets]
         for server in servers:
+            server.max_accept = 1  # at a time, or the first worker that wakes up takes all that come together
             server.start()
         # SIGTERM may reach the whole process group at once (a terminal, systemd); only the arbiter says when to stop.
         while self.alive or lifecycle.is_draining():

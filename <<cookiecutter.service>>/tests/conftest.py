@@ -1,8 +1,10 @@
 """What the tests share: a database, an application, and real server processes."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -99,3 +101,28 @@ def processes() -> Iterator[contextlib.ExitStack]:
     """A place for the processes that a test starts; they end with it."""
     with ExitStack() as stack:
         yield stack
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of the twelve factors, after `make factors`: law, what was done, what was measured, held or broken."""
+    readme = Path("README.md").read_text(encoding="utf-8")
+    laws = {
+        numeral: (name, law)
+        for numeral, name, law in re.findall(r"^\| ([IVX]+) (.+?) \| (.+?) \|", readme, re.MULTILINE)
+    }
+    proofs: dict[str, list[str]] = {}
+    for outcome in ("passed", "failed", "skipped", "error"):
+        for report in terminalreporter.getreports(outcome):
+            if "test_factors.py::" in report.nodeid and (report.when == "call" or outcome != "passed"):
+                numeral = report.nodeid.rpartition("::test_")[2].split("_")[0].upper()
+                proof = proofs.setdefault(numeral, ["", "", "held"])
+                for _, (_, done, measured) in report.user_properties:
+                    proof[:2] = done, measured
+                if outcome != "passed":
+                    proof[2] = "skipped" if outcome == "skipped" else "BROKEN"
+    if proofs:
+        terminalreporter.section("the twelve factors")
+    for numeral, (done, measured, verdict) in sorted(proofs.items(), key=lambda item: list(laws).index(item[0])):
+        name, law = laws[numeral]
+        terminalreporter.line(f"{verdict:<7} {numeral:>4} {name}: {law}")
+        terminalreporter.line(f"{'':12} {done}: {measured}" if done else "")

@@ -57,12 +57,12 @@ def run_admin(*arguments: str, **variables: object) -> tuple[int, list[dict[str,
 class Gunicorn:
     """A running service. `url` is where it answers, `events` what it has logged."""
 
-    def __init__(self, *, cwd: Path | None = None, **variables: object) -> None:
+    def __init__(self, *, cwd: Path | None = None, command: Path = BIN / "gunicorn", **variables: Any) -> None:
         self.port = int(str(variables.get("PORT", free_port())))
         self.url = f"http://127.0.0.1:{self.port}"
         self.lines: list[bytes] = []
         self._process = subprocess.Popen(
-            [BIN / "gunicorn"],
+            [command],
             cwd=cwd,
             env=environment(**{"PORT": self.port, **variables}),
             stdout=subprocess.PIPE,
@@ -96,9 +96,8 @@ class Gunicorn:
         return [json.loads(line) for line in list(self.lines)]
 
     def workers(self) -> list[int]:
-        """The ids of the worker processes."""
-        children = subprocess.run(["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False)  # noqa: S607
-        return [int(pid) for pid in children.stdout.split()]
+        """The process ids of the workers that have said that they are ready, oldest first."""
+        return [event["process.pid"] for event in self.events if event.get("body") == "ready"]
 
     def signal(self, signum: int) -> float:
         """Send a signal to the service; says when, in seconds of `time.monotonic`."""
@@ -135,6 +134,11 @@ class Gunicorn:
     def client(self, **options: Any) -> httpx.Client:
         """A client of the service; it ignores proxies that this machine may have."""
         return httpx.Client(base_url=self.url, trust_env=False, **{"timeout": 30, **options})
+
+    def get(self, path: str) -> httpx.Response:
+        """The answer to one request over a connection of its own."""
+        with self.client() as client:
+            return client.get(path)
 
     def _read_events(self) -> None:
         for line in self._process.stdout or ():

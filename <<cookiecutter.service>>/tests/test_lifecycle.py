@@ -60,6 +60,7 @@ def test_an_interrupt_ends_the_service_at_once(server: Gunicorn, signum: int) ->
 
 
 def test_sigterm_for_the_whole_process_group_drains_all_the_same(server: Gunicorn) -> None:
+    server.wait_for("ready", count=2)
     for pid in (*server.workers(), server.pid):
         os.kill(pid, signal.SIGTERM)
     server.wait_for("draining")
@@ -99,6 +100,7 @@ def test_no_drain_is_a_stop_at_once(database_url: str, processes: ExitStack) -> 
 
 
 def test_a_reload_brings_new_workers_and_ends_the_old_ones(server: Gunicorn) -> None:
+    server.wait_for("ready", count=2)
     before = set(server.workers())
     server.signal(signal.SIGHUP)
     server.wait_for("ready", count=4)
