@@ -461,11 +461,13 @@ def test_answers_arrive_intact_however_they_are_given(bake: Bake, tmp_path: Path
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        ("service", "$(touch marker)"),
+        # `..`, since a hook runs in a folder that a refusal removes.
+        ("service", "$(cd ..; touch marker)"),
         ("service", "Orders"),
-        ("description", "it's; __import__('os').system('touch marker')"),
-        ("description", "{{ self.__init__.__globals__.__builtins__.__import__('os').system('touch marker') }}"),
-        ("domain", '";touch marker;"'),
+        ("description", "it's; __import__('os').system('cd ..; touch marker')"),
+        ("description", '"""; __import__("os").system("cd ..; touch marker"); """'),
+        ("description", "{{ self.__init__.__globals__.__builtins__.__import__('os').system('cd ..; touch marker') }}"),
+        ("domain", '";cd ..; touch marker;"'),
     ],
 )
 def test_what_is_refused_runs_nothing_and_leaves_nothing_however_it_is_given(
@@ -478,7 +480,7 @@ def test_what_is_refused_runs_nothing_and_leaves_nothing_however_it_is_given(
     assert not list(tmp_path.rglob("marker"))
 
 
-EXPRESSION = "<< self.__init__.__globals__.__builtins__.__import__('os').system('touch marker') >>"
+EXPRESSION = "<< self.__init__.__globals__.__builtins__.__import__('os').system('cd ..; touch marker') >>"
 
 
 @pytest.mark.parametrize("way", ["the prompt", "a replay"])

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import SOURCE, TEMPLATE
 from tests.test_service import environment
 
+UV = Path(sys.executable).parent / "uv"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 PLATFORMS = ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "aarch64-apple-darwin", "x86_64-apple-darwin"]
 LOCKS = {"the service's": SOURCE / "requirements-dev.txt", "the template's": TEMPLATE / "requirements.txt"}
@@ -36,7 +37,7 @@ def without_wheels(lock: Path, python: str, platform: str, folder: Path) -> set[
         (folder / "lock.txt").write_text(text, encoding="utf-8")
         done = subprocess.run(
             [
-                *(Path(sys.executable).parent / "uv", "pip", "install", "--dry-run", "--no-deps", "--require-hashes"),
+                *(UV, "pip", "install", "--dry-run", "--no-deps", "--require-hashes"),
                 *("--only-binary", ":all:", "--python-version", python, "--python-platform", platform),
                 *("--target", folder / "target", "--requirement", folder / "lock.txt"),
             ],
@@ -61,6 +62,38 @@ def without_wheels(lock: Path, python: str, platform: str, folder: Path) -> set[
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_file_installs_from_wheels(tmp_path: Path, lock: str, python: str, platform: str) -> None:
     assert without_wheels(LOCKS[lock], python, platform, tmp_path) == BUILT.get((lock, python, platform), set())
+
+
+@pytest.mark.parametrize(
+    ("lock", "groups"), [("service", []), ("service-dev", ["--group", "dev"]), ("template", ["--group", "dev"])]
+)
+def test_a_lock_file_follows_its_project_and_holds_the_hashes_of_the_index(
+    service: Path, tmp_path: Path, lock: str, groups: list[str]
+) -> None:
+    folder = TEMPLATE if lock == "template" else service
+    name = "requirements-dev.txt" if lock == "service-dev" else "requirements.txt"
+    text = (folder / name).read_text(encoding="utf-8")
+    again = tmp_path / "again.txt"
+    again.write_text(re.sub(r" \\\n    --hash=\S+", "", text), encoding="utf-8")
+    options = ["--quiet", "--universal", "--generate-hashes", "--custom-compile-command", "make lock"]
+    done = subprocess.run(
+        [UV, "pip", "compile", *options, "--python-version", "3.11", "--output-file", again, "pyproject.toml", *groups],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    if "Failed to fetch" in done.stderr and "CI" not in os.environ:
+        pytest.skip("no index answers")
+    assert done.returncode == 0, done.stderr
+    hashes = r"--hash=\S+"
+    compiled = again.read_text(encoding="utf-8")
+    assert re.sub(hashes, "", compiled).split() == re.sub(hashes, "", text).split()
+    assert set(re.findall(hashes, text)) <= set(
+        re.findall(hashes, compiled)
+    )  # files are added to an index, never changed
 
 
 def test_what_a_service_runs_with_is_what_it_was_tested_with() -> None:
