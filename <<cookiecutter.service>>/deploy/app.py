@@ -13,6 +13,7 @@ from deploy import config
 from deploy.foundation import Platform
 from deploy.stack import Images, Service
 
+
 def build(environment: config.Environment, digest: str | None, **options: Any) -> App:
     """The app with the stacks of `environment`; the service's own is among them once there is an image to run."""
     app = App(**options)
@@ -27,11 +28,11 @@ def main() -> None:
     """Synthesise, or end with one line that says what is wrong."""
     context = App().node
     name, digest = context.try_get_context("environment"), context.try_get_context("digest")
+    if not name:
+        sys.exit("deploy: say which environment: -c environment=staging")
+    if digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+        sys.exit(f"deploy: {digest!r} is no digest: sha256: and 64 hexadecimal digits are one")
     try:
-        if not name:
-            raise config.ConfigError("say which environment: -c environment=staging")
-        if digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
-            raise config.ConfigError(f"{digest!r} is no digest: sha256: and 64 hexadecimal digits are one")
         environment = config.load(name)
     except config.ConfigError as error:
         sys.exit(f"deploy: {error}")

@@ -99,7 +99,9 @@ def latency(base_url: str, url_prefix: str, release: str | None, bound_ms: float
     times_ms = sorted(_time_ms(base_url, f"{url_prefix}/notes?limit=1") for _ in range(LATENCY_REQUESTS))
     percentile_ms = times_ms[math.ceil(PERCENTILE / 100 * len(times_ms)) - 1]
     if percentile_ms > bound_ms:
-        raise CheckError(f"p{PERCENTILE} of {len(times_ms)} requests is {percentile_ms:.0f} ms, above {bound_ms:.0f} ms")
+        raise CheckError(
+            f"p{PERCENTILE} of {len(times_ms)} requests is {percentile_ms:.0f} ms, above {bound_ms:.0f} ms"
+        )
     return {f"p{PERCENTILE}_ms": round(percentile_ms, 1)}
 
 
@@ -110,7 +112,9 @@ def _time_ms(base_url: str, path: str) -> float:
 
 
 def _ask(base_url: str, method: str, path: str, status: int, body: Any = None) -> tuple[Any, str]:
-    """The JSON of the answer, `None` if it has none, and its `Location`. A connection per request, so as to meet every task.
+    """The JSON of the answer, `None` if it has none, and its `Location`.
+
+    A connection for each request, so as to meet every task.
 
     Raises:
         CheckError: the answer has another status, is no JSON, or does not come.
@@ -130,7 +134,9 @@ def _ask(base_url: str, method: str, path: str, status: int, body: Any = None) -
     finally:
         connection.close()
     if answer.status != status:
-        raise CheckError(f"{method} {path}: {answer.status} instead of {status}: {content[:200].decode(errors='replace')}")
+        raise CheckError(
+            f"{method} {path}: {answer.status} instead of {status}: {content[:200].decode(errors='replace')}"
+        )
     try:
         return json.loads(content) if content else None, answer.headers.get("Location", "")
     except ValueError:

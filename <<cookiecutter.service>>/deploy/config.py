@@ -10,6 +10,9 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 """The folder of the service."""
 
+CONTAINER = "web"
+"""Name of the container in a task."""
+
 PORT = 8000
 """TCP port of the container, as the service's configuration and the image have it."""
 
@@ -20,6 +23,18 @@ EVENTS = ("BeforeInstall", "AfterInstall", "AfterAllowTestTraffic", "BeforeAllow
 """The lifecycle events of a deployment that may have hooks, in their order.
 
 https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html#reference-appspec-file-structure-hooks-list-ecs
+"""
+
+STAGES = {
+    "BeforeInstall": "PRE_SCALE_UP",
+    "AfterInstall": "POST_SCALE_UP",
+    "AfterAllowTestTraffic": "POST_TEST_TRAFFIC_SHIFT",
+    "BeforeAllowTraffic": "PRE_PRODUCTION_TRAFFIC_SHIFT",
+    "AfterAllowTraffic": "POST_PRODUCTION_TRAFFIC_SHIFT",
+}
+"""What CodeDeploy's lifecycle events are to ECS.
+
+https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentLifecycleHook.html
 """
 
 FARGATE_STOP_SECONDS = 120
@@ -261,10 +276,11 @@ def _names(environment: Environment) -> list[str]:
     for what, name, most in (("a function", longest, 64), ("an application", environment.stack_name, 100)):
         if len(name) > most:
             faults.append(f"{name!r} is {len(name)} characters long, and the name of {what} may have {most}")
-    for account in (environment.account, environment.images_account):
-        if not re.fullmatch(r"(?!0{12})\d{12}", account):
-            faults.append(f"account {account!r} is not the number of an AWS account, 12 digits: fill it in")
-    return faults
+    return faults + [
+        f"account {account!r} is not the number of an AWS account, 12 digits: fill it in"
+        for account in (environment.account, environment.images_account)
+        if not re.fullmatch(r"(?!0{12})\d{12}", account)
+    ]
 
 
 def _values(environment: Environment) -> list[str]:
@@ -277,7 +293,9 @@ def _values(environment: Environment) -> list[str]:
         "" if 1 <= service.tasks_min <= service.tasks_max else "[service] tasks_min must be 1 to tasks_max",
         "" if here in service.secret_arn else f"[service] secret_arn is not an ARN in {here.strip(':')}: fill it in",
         "" if "DATABASE_URL" in service.secret_keys else "[service] secret_keys must contain DATABASE_URL",
-        "" if here in platform.certificate_arn else f"[platform] certificate_arn is not in {here.strip(':')}: fill it in",
+        ""
+        if here in platform.certificate_arn
+        else f"[platform] certificate_arn is not in {here.strip(':')}: fill it in",
     ]
 
 
@@ -298,13 +316,17 @@ def _is_number(environment: Environment, name: str) -> bool:
 def _times(environment: Environment) -> list[str]:
     if any(not environment.variables.get(name, "").isdigit() for name in RELATED):
         return []
-    service, idle_seconds, keepalive_seconds = environment.service, environment.platform.idle_timeout_seconds, _keepalive()
+    service, idle_seconds, keepalive_seconds = (
+        environment.service,
+        environment.platform.idle_timeout_seconds,
+        _keepalive(),
+    )
     stopping_seconds = int(environment.variables["DRAIN_SECONDS"]) + int(environment.variables["SHUTDOWN_SECONDS"])
     faults = []
     if keepalive_seconds <= idle_seconds:
         faults.append(
-            f"[platform] idle_timeout_seconds {idle_seconds} must be below the service's keep-alive, {keepalive_seconds} s"
-            " in gunicorn.conf.py, or the balancer sends requests into connections that close"
+            f"[platform] idle_timeout_seconds {idle_seconds} must be below the keep-alive,"
+            f" {keepalive_seconds} s in gunicorn.conf.py, or the balancer sends requests into connections that close"
         )
     if service.stop_timeout_seconds <= stopping_seconds:
         faults.append(
@@ -324,10 +346,9 @@ def _connections(environment: Environment) -> list[str]:
     free = environment.platform.database_max_connections - RESERVED_CONNECTIONS
     if peak <= free:
         return []
-    return [
-        f"a release needs {peak} database connections (2 × tasks_max × WEB_CONCURRENCY × DATABASE_POOL_SIZE +"
-        f" {MIGRATION_CONNECTIONS}) and the server has {free} (database_max_connections - {RESERVED_CONNECTIONS})"
-    ]
+    formula = f"2 * tasks_max * WEB_CONCURRENCY * DATABASE_POOL_SIZE + {MIGRATION_CONNECTIONS}"
+    supply = f"database_max_connections - {RESERVED_CONNECTIONS}"
+    return [f"a release needs {peak} database connections ({formula}), and the server has {free} ({supply})"]
 
 
 def _keepalive() -> int:

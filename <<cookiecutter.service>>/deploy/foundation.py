@@ -117,11 +117,7 @@ class Platform(Stack):
             self,
             "Machine",
             instance_type=ec2.InstanceType(platform.instance_type),
-            machine_image=ecs.EcsOptimizedImage.amazon_linux2023(
-                ecs.AmiHardwareType.ARM
-                if ec2.InstanceType(platform.instance_type).architecture == ec2.InstanceArchitecture.ARM_64
-                else ecs.AmiHardwareType.STANDARD
-            ),
+            machine_image=ecs.EcsOptimizedImage.amazon_linux2023(),
             user_data=ec2.UserData.for_linux(),
             role=role,
             security_group=tasks,
@@ -164,7 +160,9 @@ class Platform(Stack):
         environment, existing = self.environment_, self.environment_.existing.balancer
         # Bridge mode: ports are the kernel's choice. https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_PortMapping.html
         ports = (
-            ec2.Port.tcp(config.PORT) if environment.service.capacity == "FARGATE" else ec2.Port.tcp_range(32_768, 65_535)
+            ec2.Port.tcp(config.PORT)
+            if environment.service.capacity == "FARGATE"
+            else ec2.Port.tcp_range(32_768, 65_535)
         )
         if existing:
             named = ec2.SecurityGroup.from_security_group_id(self, "BalancerGroup", existing["security_group"])
@@ -227,9 +225,7 @@ class Platform(Stack):
         name, existing = self.environment_.domain, self.environment_.existing.zone
         zone: route53.IHostedZone
         if existing:
-            zone = route53.HostedZone.from_hosted_zone_attributes(
-                self, "Zone", hosted_zone_id=existing, zone_name=name
-            )
+            zone = route53.HostedZone.from_hosted_zone_attributes(self, "Zone", hosted_zone_id=existing, zone_name=name)
         else:
             zone = route53.PrivateHostedZone(self, "Zone", vpc=vpc, zone_name=name)
         self._export("ZoneId", zone.hosted_zone_id)
@@ -295,7 +291,8 @@ class Platform(Stack):
         )
         server.connections.allow_from(tasks, ec2.Port.tcp(5432), "Services")
         _acknowledge(
-            server, ("AwsSolutions-RDS11", "Another port than 5432 hides nothing; the security group lets in tasks only.")
+            server,
+            ("AwsSolutions-RDS11", "Another port than 5432 hides nothing; the security group lets in tasks only."),
         )
         return server.db_instance_endpoint_address
 

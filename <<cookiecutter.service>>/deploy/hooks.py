@@ -60,7 +60,9 @@ def before_allow_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
 
 def after_allow_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
     """Green has all traffic: everything is tried where users are."""
-    return _report(event, context, lambda task: checks.everything(os.environ["BASE_URL"], *_expected(task), _bound_ms()))
+    return _report(
+        event, context, lambda task: checks.everything(os.environ["BASE_URL"], *_expected(task), _bound_ms())
+    )
 
 
 def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -> dict[str, str]:

@@ -4,7 +4,6 @@ What it does not hold is which release runs: `release.py` makes releases and mov
 could not undo that, leaves both alone.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import (
@@ -36,7 +35,6 @@ from constructs import Construct
 from deploy import config
 from deploy.foundation import shared
 
-CONTAINER = "web"
 USER = "10001:10001"
 """As in the Dockerfile."""
 
@@ -45,18 +43,6 @@ HOOK_SECONDS = 300
 
 CPU_PERCENT = 60
 """Load at which tasks are added. Well below the whole, since a new one takes a minute to come."""
-
-STAGES = {
-    "BeforeInstall": "PRE_SCALE_UP",
-    "AfterInstall": "POST_SCALE_UP",
-    "AfterAllowTestTraffic": "POST_TEST_TRAFFIC_SHIFT",
-    "BeforeAllowTraffic": "PRE_PRODUCTION_TRAFFIC_SHIFT",
-    "AfterAllowTraffic": "POST_PRODUCTION_TRAFFIC_SHIFT",
-}
-"""What CodeDeploy's lifecycle events are to ECS.
-
-https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentLifecycleHook.html
-"""
 
 
 class Images(Stack):
@@ -78,7 +64,9 @@ class Images(Stack):
             removal_policy=RemovalPolicy.RETAIN,
             lifecycle_rules=[
                 ecr.LifecycleRule(
-                    description="Leftovers of pushes", tag_status=ecr.TagStatus.UNTAGGED, max_image_age=Duration.days(30)
+                    description="Leftovers of pushes",
+                    tag_status=ecr.TagStatus.UNTAGGED,
+                    max_image_age=Duration.days(30),
                 )
             ],
         )
@@ -110,6 +98,7 @@ class Service(Stack):
         cluster = ecs.Cluster.from_cluster_attributes(
             self, "Cluster", cluster_name=shared(environment, "Cluster"), vpc=self.vpc, security_groups=[]
         )
+        self.tasks_group = self._security_group("TasksSecurityGroup")
         self.log_group = logs.LogGroup(
             self,
             "Logs",
@@ -117,27 +106,29 @@ class Service(Stack):
             retention=logs.RetentionDays[_RETENTION[self.own.log_retention_days]],
             removal_policy=RemovalPolicy.DESTROY,
         )
-        task = self._task_definition(digest)
-        blue, green = self._target_group("Blue"), self._target_group("Green")
-        production = self._rule("ProductionListener", blue, green)
-        test = self._rule("TestListener", green, blue)
-        alarms = self._alarms([blue, green])
-        functions = self._hooks()
-        service = self._service(cluster, task)
-        service.node.add_dependency(production, test)
+        self.task = self._task_definition(digest)
+        self.blue, self.green = self._target_group("Blue"), self._target_group("Green")
+        self.listeners = [self._listener("ProductionListener"), self._listener("TestListener")]
+        self.rules = [
+            self._rule("ProductionRule", self.listeners[0], self.blue, self.green),
+            self._rule("TestRule", self.listeners[1], self.green, self.blue),
+        ]
+        self.alarms = self._alarms()
+        self.functions = self._hooks()
+        self.service = self._service(cluster)
+        self.service.node.add_dependency(*self.rules)
         if self.own.controller == "CODE_DEPLOY":
-            service.attach_to_application_target_group(blue)
-            self._code_deploy(service, task, [blue, green], [production, test], alarms, functions)
+            self._code_deploy()
         else:
-            self._native(service, [blue, green], [production, test], alarms, functions)
-        self._scaling(service)
+            self._native()
+        self._scaling()
         self._name()
 
         subnets = Fn.join(",", self.vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS).subnet_ids)
         image = f"{environment.images_account}.dkr.ecr.{environment.region}.amazonaws.com/{environment.service_name}"
         for name, value in {
             "ClusterName": cluster.cluster_name,
-            "Configuration": task.task_definition_arn,
+            "Configuration": self.task.task_definition_arn,
             "Controller": self.own.controller,
             "Image": image,
             "SecurityGroupId": shared(environment, "TasksSecurityGroup"),
@@ -165,6 +156,10 @@ class Service(Stack):
                 family=family,
                 cpu=cpu,
                 memory_limit_mib=memory,
+                runtime_platform=ecs.RuntimePlatform(
+                    cpu_architecture=ecs.CpuArchitecture.X86_64,  # what builders are
+                    operating_system_family=ecs.OperatingSystemFamily.LINUX,
+                ),
                 execution_role=execution,
                 task_role=role,
             )
@@ -194,7 +189,7 @@ class Service(Stack):
         process = ecs.LinuxParameters(self, "Process", init_process_enabled=True)
         process.drop_capabilities(ecs.Capability.ALL)
         task.add_container(
-            CONTAINER,
+            config.CONTAINER,
             image=ecs.ContainerImage.from_ecr_repository(repository, digest),
             cpu=cpu,
             memory_limit_mib=memory,
@@ -207,7 +202,9 @@ class Service(Stack):
             port_mappings=[
                 ecs.PortMapping(container_port=config.PORT)
                 if self.is_fargate
-                else ecs.PortMapping(container_port=config.PORT, host_port=0)  # a free one, so that tasks share machines
+                else ecs.PortMapping(
+                    container_port=config.PORT, host_port=0
+                )  # a free one, so that tasks share machines
             ],
             # Not blocking: a service goes on when its log cannot be delivered, and lines are lost instead.
             # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html
@@ -227,9 +224,7 @@ class Service(Stack):
             task,
             ("AwsSolutions-ECS2", "Configuration that is no secret is read here; what is, comes by ARN and key."),
         )
-        _acknowledge(
-            execution, ("AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken knows no resources.")
-        )
+        _acknowledge(execution, ("AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken knows no resources."))
         return task
 
     def _target_group(self, colour: str) -> elb.ApplicationTargetGroup:
@@ -252,44 +247,50 @@ class Service(Stack):
             ),
         )
 
+    def _security_group(self, name: str) -> ec2.ISecurityGroup:
+        """A security group of the platform's, which is not changed here."""
+        return ec2.SecurityGroup.from_security_group_id(
+            self, name, shared(self.environment_, name), mutable=False, allow_all_outbound=True
+        )
+
+    def _listener(self, name: str) -> elb.IApplicationListener:
+        return elb.ApplicationListener.from_application_listener_attributes(
+            self, name, listener_arn=shared(self.environment_, name), security_group=self.tasks_group
+        )
+
     def _rule(
-        self, listener: str, first: elb.ApplicationTargetGroup, other: elb.ApplicationTargetGroup
+        self,
+        name: str,
+        listener: elb.IApplicationListener,
+        first: elb.ApplicationTargetGroup,
+        other: elb.ApplicationTargetGroup,
     ) -> elb.ApplicationListenerRule:
         """Where the listener sends requests for this service before the first release; later that is moved.
 
         Two patterns, since `/api/orders*` would take the requests of a service `orders-archive` too.
         """
-        environment = self.environment_
-        group = ec2.SecurityGroup.from_security_group_id(
-            self, f"{listener}Group", shared(environment, "TasksSecurityGroup"), mutable=False
-        )
-        forward = (
-            elb.ListenerAction.forward([first])
-            if self.own.controller == "CODE_DEPLOY"
-            else elb.ListenerAction.weighted_forward(
-                [
-                    elb.WeightedTargetGroup(target_group=first, weight=100),
-                    elb.WeightedTargetGroup(target_group=other, weight=0),
-                ]
+        prefix = self.environment_.url_prefix
+        action = elb.ListenerAction.forward([first])
+        if self.own.controller == "ECS":
+            weights = {first: 100, other: 0}
+            action = elb.ListenerAction.weighted_forward(
+                [elb.WeightedTargetGroup(target_group=group, weight=weight) for group, weight in weights.items()]
             )
-        )
         return elb.ApplicationListenerRule(
             self,
-            f"{listener}Rule",
-            listener=elb.ApplicationListener.from_application_listener_attributes(
-                self, listener, listener_arn=shared(environment, listener), security_group=group
-            ),
+            name,
+            listener=listener,
             priority=self.own.listener_priority,
-            conditions=[elb.ListenerCondition.path_patterns([environment.url_prefix, f"{environment.url_prefix}/*"])],
-            action=forward,
+            conditions=[elb.ListenerCondition.path_patterns([prefix, f"{prefix}/*"])],
+            action=action,
         )
 
-    def _service(self, cluster: ecs.ICluster, task: ecs.TaskDefinition) -> ecs.FargateService | ecs.Ec2Service:
+    def _service(self, cluster: ecs.ICluster) -> ecs.FargateService | ecs.Ec2Service:
         own = self.own
         common: dict[str, Any] = {
             "cluster": cluster,
             "service_name": self.environment_.service_name,
-            "task_definition": task,
+            "task_definition": self.task,
             "health_check_grace_period": Duration.seconds(60),
             "min_healthy_percent": 100,
             "max_healthy_percent": 200,
@@ -302,7 +303,9 @@ class Service(Stack):
             common["availability_zone_rebalancing"] = ecs.AvailabilityZoneRebalancing.DISABLED
         else:
             common |= {
-                "deployment_strategy": ecs.DeploymentStrategy.CANARY if own.canary else ecs.DeploymentStrategy.BLUE_GREEN,
+                "deployment_strategy": ecs.DeploymentStrategy.CANARY
+                if own.canary
+                else ecs.DeploymentStrategy.BLUE_GREEN,
                 "bake_time": Duration.minutes(own.blue_minutes),
                 "circuit_breaker": ecs.DeploymentCircuitBreaker(rollback=True),
                 # The family alone, so that CloudFormation does not move the service: releases do.
@@ -322,20 +325,17 @@ class Service(Stack):
                     ecs.PlacementStrategy.spread_across_instances(),
                 ],
             )
-        group = ec2.SecurityGroup.from_security_group_id(
-            self, "TasksGroup", shared(self.environment_, "TasksSecurityGroup"), mutable=False
-        )
         return ecs.FargateService(
             self,
             "Service",
             **common,
-            security_groups=[group],
+            security_groups=[self.tasks_group],
             vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),  # one per zone
             platform_version=ecs.FargatePlatformVersion.LATEST,
         )
 
-    def _scaling(self, service: ecs.FargateService | ecs.Ec2Service) -> None:
-        count: scaling.BaseScalableAttribute = service.auto_scale_task_count(
+    def _scaling(self) -> None:
+        count: scaling.BaseScalableAttribute = self.service.auto_scale_task_count(
             min_capacity=self.own.tasks_min, max_capacity=self.own.tasks_max
         )
         count.scale_on_cpu_utilization("Load", target_utilization_percent=CPU_PERCENT)  # type: ignore[attr-defined] # jsii names the base
@@ -354,7 +354,7 @@ class Service(Stack):
             ttl=Duration.seconds(60),
         )
 
-    def _alarms(self, groups: Sequence[elb.ApplicationTargetGroup]) -> list[cloudwatch.Alarm]:
+    def _alarms(self) -> list[cloudwatch.Alarm]:
         """What ends a release and brings blue back: errors and slowness, as the balancer and as the service see them.
 
         The filters use keys without dots only: a dot in a selector steps into an object, and the events are flat.
@@ -375,7 +375,7 @@ class Service(Stack):
                         "TargetGroup": group.target_group_full_name,
                     },
                 )
-                for colour, group in zip(("blue", "green"), groups, strict=True)
+                for colour, group in (("blue", self.blue), ("green", self.green))
             }
             return cloudwatch.MathExpression(
                 expression=expression, using_metrics=metrics, period=one_minute, label=label
@@ -447,7 +447,10 @@ class Service(Stack):
                 ["codedeploy:GetDeployment", "codedeploy:PutLifecycleEventHookExecutionStatus"],
                 [self._codedeploy_arn("deploymentgroup", f"{family}/{family}")],
             ),
-            (["ecs:DescribeServiceRevisions"], [self._ecs_arn("service-revision", cluster, environment.service_name, "*")]),
+            (
+                ["ecs:DescribeServiceRevisions"],
+                [self._ecs_arn("service-revision", cluster, environment.service_name, "*")],
+            ),
             (["ecs:DescribeTasks"], [self._ecs_arn("task", cluster, "*")]),
             # Neither knows resources; the network interfaces are those that put the functions into the VPC.
             # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
@@ -470,9 +473,7 @@ class Service(Stack):
             str(config.ROOT),
             exclude=["*", "!deploy", "deploy/*", "!deploy/__init__.py", "!deploy/checks.py", "!deploy/hooks.py"],
         )
-        group = ec2.SecurityGroup.from_security_group_id(
-            self, "HooksGroup", shared(environment, "HooksSecurityGroup"), mutable=False
-        )
+        group = self._security_group("HooksSecurityGroup")
         functions = {}
         for event in config.EVENTS:
             log_group = logs.LogGroup(
@@ -510,26 +511,23 @@ class Service(Stack):
             )
         _acknowledge(
             role,
-            ("AwsSolutions-IAM5[Resource::*]", "Task definitions, lists of tasks and network interfaces have no ARNs here."),
+            (
+                "AwsSolutions-IAM5[Resource::*]",
+                "Task definitions, lists of tasks and network interfaces have no ARNs here.",
+            ),
             self._wildcard("task/{}/*", "Which tasks there are is known at a release only."),
-            self._wildcard(f"service-revision/{{}}/{environment.service_name}/*", "Revisions have a name once they are there."),
+            self._wildcard(
+                f"service-revision/{{}}/{environment.service_name}/*", "Revisions have a name once they are there."
+            ),
         )
         return functions
 
-    def _code_deploy(
-        self,
-        service: ecs.FargateService | ecs.Ec2Service,
-        task: ecs.TaskDefinition,
-        groups: Sequence[elb.ApplicationTargetGroup],
-        rules: Sequence[elb.ApplicationListenerRule],
-        alarms: list[cloudwatch.Alarm],
-        functions: dict[str, lambda_.Function],
-    ) -> None:
+    def _code_deploy(self) -> None:
+        self.service.attach_to_application_target_group(self.blue)
         environment, own = self.environment_, self.own
         role = iam.Role(self, "DeployRole", assumed_by=iam.ServicePrincipal("codedeploy.amazonaws.com"))
         cluster, name = shared(environment, "Cluster"), environment.service_name
-        listeners = [shared(environment, "ProductionListener"), shared(environment, "TestListener")]
-        roles = [each.role_arn for each in (task.task_role, task.execution_role) if each]
+        roles = [each.role_arn for each in (self.task.task_role, self.task.execution_role) if each]
         # As AWSCodeDeployRoleForECS, for this service alone.
         # https://docs.aws.amazon.com/codedeploy/latest/userguide/security-iam-awsmanpol.html
         statements: list[tuple[list[str], list[str], dict[str, Any]]] = [
@@ -540,10 +538,10 @@ class Service(Stack):
             ),
             (
                 ["elasticloadbalancing:ModifyListener", "elasticloadbalancing:ModifyRule"],
-                [*listeners, *(rule.listener_rule_arn for rule in rules)],
+                [*(each.listener_arn for each in self.listeners), *(each.listener_rule_arn for each in self.rules)],
                 {},
             ),
-            (["lambda:InvokeFunction"], [function.function_arn for function in functions.values()], {}),
+            (["lambda:InvokeFunction"], [function.function_arn for function in self.functions.values()], {}),
             (
                 ["iam:PassRole"],
                 roles,
@@ -569,18 +567,18 @@ class Service(Stack):
             application=application,
             deployment_group_name=environment.stack_name,
             role=role.without_policy_updates(),
-            service=service,
+            service=self.service,
             deployment_config=codedeploy.EcsDeploymentConfig.CANARY_10_PERCENT_5_MINUTES
             if own.canary
             else codedeploy.EcsDeploymentConfig.ALL_AT_ONCE,
             blue_green_deployment_config=codedeploy.EcsBlueGreenDeploymentConfig(
-                blue_target_group=groups[0],
-                green_target_group=groups[1],
-                listener=self._listener("Production", listeners[0]),
-                test_listener=self._listener("Test", listeners[1]),
+                blue_target_group=self.blue,
+                green_target_group=self.green,
+                listener=self.listeners[0],
+                test_listener=self.listeners[1],
                 termination_wait_time=Duration.minutes(own.blue_minutes),
             ),
-            alarms=alarms,
+            alarms=self.alarms,
             auto_rollback=codedeploy.AutoRollbackConfig(
                 failed_deployment=True, stopped_deployment=True, deployment_in_alarm=True
             ),
@@ -592,30 +590,15 @@ class Service(Stack):
             self._wildcard(f"task-set/{{}}/{name}/*", "Task sets have a name once they are there."),
         )
 
-    def _listener(self, name: str, arn: str) -> elb.IApplicationListener:
-        group = ec2.SecurityGroup.from_security_group_id(
-            self, f"{name}Group", shared(self.environment_, "TasksSecurityGroup"), mutable=False
-        )
-        return elb.ApplicationListener.from_application_listener_attributes(
-            self, name, listener_arn=arn, security_group=group
-        )
-
-    def _native(
-        self,
-        service: ecs.FargateService | ecs.Ec2Service,
-        groups: Sequence[elb.ApplicationTargetGroup],
-        rules: Sequence[elb.ApplicationListenerRule],
-        alarms: list[cloudwatch.Alarm],
-        functions: dict[str, lambda_.Function],
-    ) -> None:
-        service.enable_deployment_alarms(
-            [alarm.alarm_name for alarm in alarms], behavior=ecs.AlarmBehavior.ROLLBACK_ON_ALARM
+    def _native(self) -> None:
+        self.service.enable_deployment_alarms(
+            [alarm.alarm_name for alarm in self.alarms], behavior=ecs.AlarmBehavior.ROLLBACK_ON_ALARM
         )
         invoke = iam.Role(self, "InvokeRole", assumed_by=iam.ServicePrincipal("ecs.amazonaws.com"))
-        arns = [function.function_arn for function in functions.values()]
+        arns = [function.function_arn for function in self.functions.values()]
         invoke.add_to_policy(iam.PolicyStatement(actions=["lambda:InvokeFunction"], resources=arns))
-        for event, function in functions.items():
-            service.add_lifecycle_hook(
+        for event, function in self.functions.items():
+            self.service.add_lifecycle_hook(
                 ecs.DeploymentLifecycleLambdaTarget(
                     function,
                     f"{event}Hook",
@@ -623,24 +606,24 @@ class Service(Stack):
                     role=invoke.without_policy_updates(),
                 )
             )
-        resource: Any = service.node.find_child("Service")
-        for index, event in enumerate(functions):  # one of the stages has no name in CDK yet
+        resource: Any = self.service.node.find_child("Service")
+        for index, event in enumerate(self.functions):  # one of the stages has no name in CDK yet
             resource.add_property_override(
-                f"DeploymentConfiguration.LifecycleHooks.{index}.LifecycleStages", [STAGES[event]]
+                f"DeploymentConfiguration.LifecycleHooks.{index}.LifecycleStages", [config.STAGES[event]]
             )
         move = iam.Role(self, "MoveRole", assumed_by=iam.ServicePrincipal("ecs.amazonaws.com"))
-        target = service.load_balancer_target(
-            container_name=CONTAINER,
+        target = self.service.load_balancer_target(
+            container_name=config.CONTAINER,
             container_port=config.PORT,
             alternate_target=ecs.AlternateTarget(
                 "Alternate",
-                alternate_target_group=groups[1],
-                production_listener=ecs.ListenerRuleConfiguration.application_listener_rule(rules[0]),
-                test_listener=ecs.ListenerRuleConfiguration.application_listener_rule(rules[1]),
+                alternate_target_group=self.green,
+                production_listener=ecs.ListenerRuleConfiguration.application_listener_rule(self.rules[0]),
+                test_listener=ecs.ListenerRuleConfiguration.application_listener_rule(self.rules[1]),
                 role=move,
             ),
         )
-        target.attach_to_application_target_group(groups[0])
+        target.attach_to_application_target_group(self.blue)
 
     def _wildcard(self, resource: str, reason: str) -> tuple[str, str]:
         """The finding about an ARN of ECS that ends with a star, as cdk-nag writes it; `{}` is the cluster."""
