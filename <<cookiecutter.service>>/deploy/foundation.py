@@ -206,7 +206,7 @@ class Platform(Stack):
         balancer.log_access_logs(bucket)
         _acknowledge(bucket, ("AwsSolutions-S1", "It holds access logs itself."))
         balancer.add_redirect(open=False)
-        nothing = elb.ListenerAction.fixed_response(404, content_type="application/problem+json", message_body="{}")
+        nothing = elb.ListenerAction.fixed_response(404, content_type="application/json", message_body="{}")
         for name, port in (("ProductionListener", 443), ("TestListener", config.TEST_PORT)):
             listener = balancer.add_listener(
                 name,

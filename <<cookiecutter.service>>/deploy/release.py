@@ -30,6 +30,9 @@ POLL_SECONDS = 3.0
 TASK_SECONDS = 1_800
 """How long a one-off task may take."""
 
+STDERR = 2
+"""File descriptor to which docker's own words go."""
+
 ADMIN = ("python", "-m", "service.admin")
 
 
@@ -100,7 +103,7 @@ def _docker(*arguments: str, stdin: str | None = None) -> None:
             ["docker", *arguments],  # noqa: S607 - whichever docker is installed
             cwd=config.ROOT,
             input=stdin,
-            stdout=sys.stderr.fileno() if stdin is None else subprocess.DEVNULL,
+            stdout=STDERR if stdin is None else subprocess.DEVNULL,
             text=True,
             check=False,
         )

@@ -13,6 +13,7 @@ from aws_cdk import (
     Duration,
     Environment,
     Fn,
+    IgnoreMode,
     RemovalPolicy,
     Size,
     Stack,
@@ -471,6 +472,7 @@ class Service(Stack):
             role.add_to_policy(iam.PolicyStatement(actions=actions, resources=resources))
         code = lambda_.Code.from_asset(
             str(config.ROOT),
+            ignore_mode=IgnoreMode.GIT,  # by default a star leaves dotfiles in
             exclude=["*", "!deploy", "deploy/*", "!deploy/__init__.py", "!deploy/checks.py", "!deploy/hooks.py"],
         )
         group = self._security_group("HooksSecurityGroup")
