@@ -134,7 +134,7 @@ def make(target: Target, digest: str) -> Release:
     variables = [each for each in container.get("environment", []) if each["name"] != "RELEASE"]
     # The number is in the release's name, and the name in the release: so it is foreseen, and if somebody was quicker,
     # foreseen again.
-    number = _newest_revision(target) + 1
+    number = revision(target.revisions()[0]) + 1
     while True:
         name = f"{number}+{tag}"
         container["environment"] = [*variables, {"name": "RELEASE", "value": name}]
@@ -158,11 +158,6 @@ def _tag(target: Target, digest: str) -> str:
     except (ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):
         raise ReleaseError(f"the repository {target.image} has no image {digest}: build it first") from None
     return str(image.get("imageTags", ["build-untagged"])[0])
-
-
-def _newest_revision(target: Target) -> int:
-    found = target.ecs.list_task_definitions(familyPrefix=target.name, sort="DESC", maxResults=1)["taskDefinitionArns"]
-    return revision(found[0]) if found else 0
 
 
 def run(target: Target, release: Release) -> None:

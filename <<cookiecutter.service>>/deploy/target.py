@@ -64,13 +64,17 @@ class Target:
             }
         }
 
+    def revisions(self) -> list[str]:
+        """ARNs of all revisions of the service's task definition, newest first; the stack's own are among them."""
+        pages = self.ecs.get_paginator("list_task_definitions").paginate(familyPrefix=self.name)
+        arns = [arn for page in pages for arn in page["taskDefinitionArns"] if family(arn) == self.name]
+        return sorted(arns, key=revision, reverse=True)
+
     def releases(self) -> Iterator[Release]:
         """All releases, newest first."""
-        pages = self.ecs.get_paginator("list_task_definitions").paginate(familyPrefix=self.name, sort="DESC")
-        for page in pages:
-            for arn in page["taskDefinitionArns"]:
-                if family(arn) == self.name and (found := self.release_of(arn)):
-                    yield found
+        for arn in self.revisions():
+            if found := self.release_of(arn):
+                yield found
 
     def release_of(self, arn: str) -> Release | None:
         """The release that the task definition is; `None` if the stack made it, and not this command."""

@@ -107,9 +107,8 @@ def test_a_release_is_a_digest_and_the_stack_s_configuration(
     assert {"name": "RELEASE", "value": "2+build-1"} in container["environment"]
     same = {"image": "", "environment": [each for each in container["environment"] if each["name"] != "RELEASE"]}
     assert container | same == configured | {"image": ""}
-    assert {key: ours[key] for key in ("cpu", "memory", "taskRoleArn", "executionRoleArn", "networkMode")} == {
-        key: theirs[key] for key in ("cpu", "memory", "taskRoleArn", "executionRoleArn", "networkMode")
-    }
+    for key in ("taskRoleArn", "executionRoleArn", "networkMode", "requiresCompatibilities"):
+        assert ours[key] == theirs[key]
 
 
 def test_the_same_release_is_not_made_twice(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
