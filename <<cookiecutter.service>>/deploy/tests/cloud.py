@@ -237,7 +237,7 @@ class Cloud:
         [found] = [each for each in self.native if each["arn"] in request["serviceDeploymentArns"]]
         if found["status"] == "IN_PROGRESS" and self.script != "endless":
             found["seen"] += 1
-            if self.script != "success" and found["seen"] > STAGES.index("POST_TEST_TRAFFIC_SHIFT"):
+            if self.script != "success" and found["seen"] == STAGES.index("POST_TEST_TRAFFIC_SHIFT"):
                 found["status"] = "ROLLBACK_IN_PROGRESS"
             elif found["seen"] == len(STAGES):
                 found["status"] = "SUCCESSFUL"

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +61,10 @@ def aws(
     return cloud
 
 
+once = pytest.mark.parametrize("aws", ["CODE_DEPLOY"], indirect=True)
+"""For what does not depend on the controller."""
+
+
 @pytest.fixture
 def digest(aws: Cloud) -> str:
     """An image in the repository."""
@@ -90,27 +96,59 @@ def running(aws: Cloud) -> str:
     return str((primary or [service])[0]["taskDefinition"].rpartition("/")[2])
 
 
+@once
 def test_a_release_is_a_digest_and_the_stack_s_configuration(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    del aws
     ran = command(capsys, "release", digest)
     assert (ran.status, ran.steps) == (
         0,
         [{"step": "release", "release": "2+build-1", "number": 2, "digest": digest, "status": "made"}],
     )
+
+
+@once
+def test_a_release_has_everything_that_the_stack_s_revision_has(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    container = {
+        "name": "web",
+        "image": "registry/orders@sha256:0",
+        "environment": [{"name": "PORT", "value": "8000"}, {"name": "RELEASE", "value": "old"}],
+        "secrets": [{"name": "DATABASE_URL", "valueFrom": "arn:aws:secretsmanager:eu-central-1:1:secret:a:KEY::"}],
+        "readonlyRootFilesystem": True,
+        "stopTimeout": 60,
+    }
+    whole: dict[str, Any] = {
+        "family": STACK,
+        "taskRoleArn": f"arn:aws:iam::{ACCOUNT}:role/task",
+        "executionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
+        "networkMode": "awsvpc",
+        "containerDefinitions": [container],
+        "requiresCompatibilities": ["FARGATE"],
+        "cpu": "512",
+        "memory": "1024",
+        "runtimePlatform": {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
+    }
     ecs = aws.client("ecs")
-    ours, theirs = (
-        ecs.describe_task_definition(taskDefinition=f"{STACK}:{number}")["taskDefinition"] for number in (2, 1)
+    target = release.Target("staging")
+    target.configuration = ecs.register_task_definition(**whole)["taskDefinition"]["taskDefinitionArn"]
+    made = release.make(target, digest)
+    capsys.readouterr()
+    theirs, ours = (
+        ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"] for arn in (target.configuration, made.arn)
     )
-    [container], [configured] = ours["containerDefinitions"], theirs["containerDefinitions"]
-    assert container["image"] == f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}@{digest}"
-    assert {"name": "RELEASE", "value": "2+build-1"} in container["environment"]
-    same = {"image": "", "environment": [each for each in container["environment"] if each["name"] != "RELEASE"]}
-    assert container | same == configured | {"image": ""}
-    for key in ("taskRoleArn", "executionRoleArn", "networkMode", "requiresCompatibilities"):
-        assert ours[key] == theirs[key]
+    [container] = theirs["containerDefinitions"]
+    container["image"] = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}@{digest}"
+    container["environment"] = [{"name": "PORT", "value": "8000"}, {"name": "RELEASE", "value": "3+build-1"}]
+    own = ("taskDefinitionArn", "revision", "registeredAt")
+    assert {key: ours[key] for key in theirs if key not in own} == {
+        key: theirs[key] for key in theirs if key not in own
+    }
 
 
+@once
 def test_the_same_release_is_not_made_twice(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "release", digest)
     again = command(capsys, "release", digest)
@@ -118,6 +156,7 @@ def test_the_same_release_is_not_made_twice(aws: Cloud, digest: str, capsys: pyt
     assert len(aws.client("ecs").list_task_definitions(familyPrefix=STACK)["taskDefinitionArns"]) == 2
 
 
+@once
 def test_an_unknown_digest_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     del aws
     unknown = f"sha256:{'0' * 64}"
@@ -128,6 +167,7 @@ def test_an_unknown_digest_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[
     assert "is no digest" in command(capsys, "release", "latest").err
 
 
+@once
 def test_an_unknown_release_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     del aws
     assert (
@@ -160,6 +200,7 @@ def test_run_migrates_from_the_revision_and_follows_the_deployment(
     ]
 
 
+@once
 def test_run_brings_a_new_service_to_its_least_number_of_tasks(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,29 +220,28 @@ def test_a_release_that_runs_is_not_run_again(aws: Cloud, digest: str, capsys: p
     assert (again.status, again.steps) == (0, [{"step": "run", "release": "2+build-1", "status": "succeeded"}])
 
 
+def cut_off(aws: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the newest release, and leave in the middle of its deployment."""
+    aws.script = "endless"
+    with monkeypatch.context() as patch:
+        patch.setattr("deploy.rollout.time", SimpleNamespace(sleep=lambda _seconds: sys.exit("cut off")))
+        with pytest.raises(SystemExit):
+            command(capsys, "run")
+    capsys.readouterr()
+
+
 def test_a_command_that_was_cut_off_goes_on_where_the_deployment_is(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command(capsys, "release", digest)
-    aws.script = "endless"
-    monkeypatch.setattr("deploy.rollout.time.sleep", lambda _seconds: sys.exit("cut off"))
-    with pytest.raises(SystemExit):
-        command(capsys, "run")
-    capsys.readouterr()
-    monkeypatch.undo()
-    monkeypatch.setattr(release, "POLL_SECONDS", 0.01)
-    for name, value in {
-        "AWS_ENDPOINT_URL": aws.url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-    }.items():
-        monkeypatch.setenv(name, value)
+    cut_off(aws, capsys, monkeypatch)
     aws.script = "success"
     again = command(capsys, "run")
     assert again.status == 0
     assert {each["step"] for each in again.steps} == {"event", "run"}
 
 
+@once
 def test_a_failed_migration_leaves_the_traffic_alone(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +254,7 @@ def test_a_failed_migration_leaves_the_traffic_alone(
     assert running(aws) != f"{STACK}:2"
 
 
+@once
 def test_a_task_that_never_starts_says_why(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,13 +317,8 @@ def test_another_deployment_that_is_not_over_is_left_alone(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command(capsys, "release", digest)
-    aws.script = "endless"
-    with monkeypatch.context() as patch:
-        patch.setattr("deploy.rollout.time.sleep", lambda _seconds: sys.exit("cut off"))
-        with pytest.raises(SystemExit):
-            command(capsys, "run")
-    command(capsys, "release", push(aws, "build-2"))
-    capsys.readouterr()
+    cut_off(aws, capsys, monkeypatch)
+    assert command(capsys, "release", push(aws, "build-2")).status == 0
     ran = command(capsys, "run")
     assert "is not over: wait for it, or end it with `rollback`" in ran.err
 
@@ -311,12 +347,7 @@ def test_rollback_ends_a_deployment_that_goes_on(
 ) -> None:
     before = running(aws)
     command(capsys, "release", digest)
-    aws.script = "endless"
-    with monkeypatch.context() as patch:
-        patch.setattr("deploy.rollout.time.sleep", lambda _seconds: sys.exit("cut off"))
-        with pytest.raises(SystemExit):
-            command(capsys, "run")
-    capsys.readouterr()
+    cut_off(aws, capsys, monkeypatch)
     ran = command(capsys, "rollback")
     assert (ran.status, ran.err) == (0, "")
     assert ran.steps[-1] == {"step": "rollback", "status": "succeeded"}
@@ -344,6 +375,7 @@ def test_status_shows_what_runs_and_what_there_is(aws: Cloud, digest: str, capsy
     }
 
 
+@once
 def test_admin_brings_back_the_log_and_the_exit_status(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,7 +392,7 @@ def test_admin_brings_back_the_log_and_the_exit_status(
             each["logStreamName"] for each in logs.describe_log_streams(logGroupName=group)["logStreams"]
         ]:
             logs.create_log_stream(logGroupName=group, logStreamName=stream)
-            event = {"timestamp": 1_700_000_000_000, "message": '{"body": "the schema lacks 0002.sql"}'}
+            event = {"timestamp": int(time.time() * 1_000), "message": '{"body": "the schema lacks 0002.sql"}'}
             logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
 
     monkeypatch.setattr("deploy.release.time.sleep", write)
@@ -371,6 +403,7 @@ def test_admin_brings_back_the_log_and_the_exit_status(
     assert ran.steps[-1]["exit_status"] == 78
 
 
+@once
 def test_the_appspec_has_codedeploy_s_fields_and_no_other(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
