@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from deploy import config, release
+from deploy import config, release, rollout
+from deploy.target import Target
 from deploy.tests.cloud import ACCOUNT, REGION, Cloud
 from deploy.tests.conftest import Stacks, deploy
 
@@ -132,7 +133,7 @@ def test_a_release_has_everything_that_the_stack_s_revision_has(
         "runtimePlatform": {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
     }
     ecs = aws.client("ecs")
-    target = release.Target("staging")
+    target = Target("staging")
     target.configuration = ecs.register_task_definition(**whole)["taskDefinition"]["taskDefinitionArn"]
     made = release.make(target, digest)
     capsys.readouterr()
@@ -353,7 +354,7 @@ def test_rollback_ends_a_deployment_that_goes_on(
     assert ran.steps[-1] == {"step": "rollback", "status": "succeeded"}
     if not aws.native:
         assert running(aws) == before
-    assert not release.rollout.of(release.Target("staging")).current()
+    assert not rollout.of(Target("staging")).current()
 
 
 def test_status_shows_what_runs_and_what_there_is(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -408,8 +409,8 @@ def test_the_appspec_has_codedeploy_s_fields_and_no_other(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command(capsys, "release", digest)
-    target = release.Target("staging")
-    spec = release.rollout.appspec(target, target.release(None))
+    target = Target("staging")
+    spec = rollout.appspec(target, target.release(None))
     # https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-resources.html
     assert spec["version"] == 0.0
     assert set(spec) == {"version", "Resources", "Hooks"}

@@ -15,7 +15,13 @@ DOC = (config.ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 
 
 def test_zizmor_finds_nothing() -> None:
-    command = [Path(sys.executable).parent / "zizmor", "--offline", "--persona=pedantic", "--no-progress", WORKFLOWS]
+    command = [
+        str(Path(sys.executable).parent / "zizmor"),
+        "--offline",
+        "--persona=pedantic",
+        "--no-progress",
+        str(WORKFLOWS),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr if done.returncode else "") == (0, "")
 
