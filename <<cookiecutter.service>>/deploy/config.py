@@ -56,6 +56,19 @@ OURS = ("DATABASE_URL", "PORT", "URL_PREFIX", "RELEASE")
 """Variables that are not the environment file's to set: a secret, and what follows from the infrastructure."""
 
 
+RETENTION = {
+    1: "ONE_DAY",
+    7: "ONE_WEEK",
+    14: "TWO_WEEKS",
+    30: "ONE_MONTH",
+    60: "TWO_MONTHS",
+    90: "THREE_MONTHS",
+    180: "SIX_MONTHS",
+    365: "ONE_YEAR",
+}
+"""CDK's names of the periods that logs may be kept, by days."""
+
+
 class ConfigError(ValueError):
     """An environment cannot be made as its file describes it; the text is one line."""
 
@@ -131,7 +144,7 @@ class Service:
     latency_bound_ms: int
     """Milliseconds: slower than that, green gets no traffic, and an alarm rings."""
     log_retention_days: int
-    """Days; one of the periods that CloudWatch knows."""
+    """Days; one of `RETENTION`."""
     secret_arn: str
     """A secret in Secrets Manager, a JSON object."""
     secret_keys: list[str]
@@ -292,6 +305,7 @@ def _values(environment: Environment) -> list[str]:
         "" if len(platform.availability_zones) == 3 else "[platform] availability_zones must be three",  # noqa: PLR2004 - said beside it
         "" if 1 <= service.tasks_min <= service.tasks_max else "[service] tasks_min must be 1 to tasks_max",
         "" if here in service.secret_arn else f"[service] secret_arn is not an ARN in {here.strip(':')}: fill it in",
+        "" if service.log_retention_days in RETENTION else f"[service] log_retention_days must be of {list(RETENTION)}",
         "" if "DATABASE_URL" in service.secret_keys else "[service] secret_keys must contain DATABASE_URL",
         ""
         if here in platform.certificate_arn

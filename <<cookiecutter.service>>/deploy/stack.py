@@ -104,7 +104,7 @@ class Service(Stack):
             self,
             "Logs",
             log_group_name=environment.log_group,
-            retention=logs.RetentionDays[_RETENTION[self.own.log_retention_days]],
+            retention=logs.RetentionDays[config.RETENTION[self.own.log_retention_days]],
             removal_policy=RemovalPolicy.DESTROY,
         )
         self.task = self._task_definition(digest)
@@ -641,19 +641,6 @@ class Service(Stack):
         return self.format_arn(
             service="codedeploy", resource=resource, resource_name=name, arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
-
-
-_RETENTION = {
-    1: "ONE_DAY",
-    7: "ONE_WEEK",
-    14: "TWO_WEEKS",
-    30: "ONE_MONTH",
-    60: "TWO_MONTHS",
-    90: "THREE_MONTHS",
-    180: "SIX_MONTHS",
-    365: "ONE_YEAR",
-}
-"""Names of `RetentionDays`, by days."""
 
 
 def _snake(event: str) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,19 @@ class Stacks:
 
 
 @pytest.fixture(scope="session")
-def all_stacks(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Stacks]:
-    """All combinations, synthesised once."""
-    return {each: Stacks(tmp_path_factory.mktemp("-".join(each)), *each) for each in COMBINATIONS}
+def all_stacks(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str], Stacks]:
+    """All combinations, each synthesised once, when it is asked for."""
+
+    class Made(dict[tuple[str, str], Stacks]):
+        def __missing__(self, combination: tuple[str, str]) -> Stacks:
+            self[combination] = Stacks(tmp_path_factory.mktemp("-".join(combination)), *combination)
+            return self[combination]
+
+    return Made()
 
 
 @pytest.fixture(params=COMBINATIONS, ids="-".join)
-def stacks(request: pytest.FixtureRequest, all_stacks: dict[tuple[str, str], Stacks]) -> Stacks:
+def stacks(request: pytest.FixtureRequest, all_stacks: Mapping[tuple[str, str], Stacks]) -> Stacks:
     """Each combination in turn."""
     return all_stacks[request.param]
 

@@ -47,6 +47,10 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ({"account": "12"}, "account '12' is not the number of an AWS account"),
         ({"service__capacity": "LAMBDA"}, "[service] capacity must be FARGATE or EC2"),
         ({"service__controller": "EXTERNAL"}, "[service] controller must be CODE_DEPLOY or ECS"),
+        (
+            {"service__log_retention_days": 31},
+            "[service] log_retention_days must be of [1, 7, 14, 30",
+        ),
         ({"service__tasks_min": 7}, "[service] tasks_min must be 1 to tasks_max"),
         ({"service__tasks_min": "3"}, "[service] tasks_min must be of type int"),
         ({"service__tasks_min": None}, "[service] missing 1 required keyword-only argument: 'tasks_min'"),

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,7 +47,7 @@ with open(values["--metadata-file"], "w") as file:
 def aws(
     request: pytest.FixtureRequest,
     cloud: Cloud,
-    all_stacks: dict[tuple[str, str], Stacks],
+    all_stacks: Mapping[tuple[str, str], Stacks],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Cloud:
     """AWS with the stacks, for both controllers."""
