@@ -90,7 +90,7 @@ class HAProxy:
 
 @contextmanager
 def haproxy(*servers: int) -> Iterator[HAProxy]:
-    """A balancer that spreads requests over the servers on these ports, checks them every 500 ms and retries nothing."""
+    """A balancer over the servers on these ports, which checks each every 500 ms and retries nothing."""
     port = free_port()
     with tempfile.TemporaryDirectory() as name:  # short: the path of a socket may have 107 bytes
         folder = Path(name)
