@@ -26,7 +26,7 @@ URL = f"DATABASE_URL=postgresql://postgres:{PASSWORD}@postgres.internal/postgres
 def docker(*arguments: str) -> str:
     """The output of a Docker command that succeeds."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=600)  # noqa: S607
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout.strip()
 
 
