@@ -134,16 +134,16 @@ class Worker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Answer one request. What takes longer than a stop grants it, such as a body that trickles in, is a 408."""
+        closing = False
         try:
             with gevent.Timeout(self.cfg.graceful_timeout, RequestTimeout("The request took too long.")):
                 super().handle_request(listener_name, req, sock, addr)
-        except StopIteration:  # the connection is to be closed
-            if rest_of(req) != b"":
-                linger(sock)
-            raise
-        rest = rest_of(req)
-        if rest is None or len(rest) == MAX_REST_BYTES:
+        except StopIteration:
+            closing = True
+        if not is_read(req):
             linger(sock)
+            closing = True
+        if closing:
             raise StopIteration
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
@@ -162,12 +162,11 @@ class Worker(GeventWorker):
         linger(client)
 
 
-def rest_of(req: Any) -> bytes | None:
-    """What the application has not read of a body, up to `MAX_REST_BYTES`; None if it is malformed or late."""
+def is_read(req: Any) -> bool:
+    """Whether all of a request has come, after a little of what the application has left unread; else it never may."""
     with gevent.Timeout(LINGER_SECONDS, False), suppress(refusals.ParseException, OSError):  # type: ignore[arg-type] # False: end silently
-        rest: bytes = req.body.read(MAX_REST_BYTES)
-        return rest
-    return None
+        return not req.body.failed and len(req.body.read(MAX_REST_BYTES)) < MAX_REST_BYTES
+    return False
 
 
 def linger(client: Any) -> None:

@@ -77,7 +77,7 @@ def test_hostile_lines_of_many_processes_in_one_pipe_arrive_whole() -> None:
     )
     assert set(seen) == expected
     assert set(seen.values()) == {1}
-    assert longest <= logs.MAX_LINE_BYTES
+    assert longest <= 4096
 
 
 class Unread:
@@ -99,8 +99,8 @@ class Unread:
 
     def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGQUIT)
+        self.pipe.close()  # it would wake whoever waited for a reader
         self.process.wait(20)
-        self.pipe.close()
 
     def follow(self, pause_seconds: float = 0) -> threading.Thread:
         """Read until the service ends, a page at a time with a pause after each; `lines` grows meanwhile."""
@@ -133,7 +133,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one 
 def test_a_reader_that_sleeps_stops_no_request_and_hears_later_what_it_missed(database_url: str) -> None:
     with Unread(database_url) as service:
         with Load(service.port, clients=8) as load:
-            load.wait_for(2_000)
+            load.wait_for(2_000, seconds=60)
         reader = service.follow()
         with Load(service.port, clients=8) as awake:
             awake.wait_for(500)
@@ -158,9 +158,9 @@ def test_a_reader_that_sleeps_stops_no_request_and_hears_later_what_it_missed(da
 @linux
 def test_a_slow_reader_delays_a_request_no_longer_than_documented(database_url: str) -> None:
     with Unread(database_url) as service:
-        reader = service.follow(pause_seconds=0.3)
+        reader = service.follow(pause_seconds=2.5)
         with Load(service.port, clients=8) as load:
-            load.wait_for(150)
+            wait_until(lambda: len(service.lines) > 25)  # some pages
         service.process.send_signal(signal.SIGQUIT)
         reader.join(20)
     slowest = max(answer.seconds for answer in load.answers)
