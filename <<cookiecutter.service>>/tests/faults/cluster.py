@@ -163,6 +163,19 @@ def standby(of: Server, host: str = "postgres-2.internal") -> Iterator[Server]:
         yield server
 
 
+@contextmanager
+def second_address(server: Server) -> Iterator[str]:
+    """Another address at which `server` can be reached, on a network of its own; what comes over it shows there."""
+    network = f"test-{uuid.uuid4().hex[:12]}"
+    run("docker", "network", "create", network)
+    try:
+        run("docker", "network", "connect", network, server.container)
+        yield run("docker", "inspect", f"--format={{{{(index .NetworkSettings.Networks {network!r}).IPAddress}}}}".replace("'", '"'), server.container)
+    finally:
+        run("docker", "network", "disconnect", "--force", network, server.container)
+        run("docker", "network", "rm", network)
+
+
 def certificate_authority(server: Server, folder: Path) -> Path:
     """A file in `folder` with the certificate of the private CA that vouches for `server`."""
     path = folder / f"{server.host}.pem"
