@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) 
 
 
 def run_admin(
-    *arguments: str, within: Sequence[str] = (), **variables: object
+    *arguments: str, cwd: Path | None = None, within: Sequence[str] = (), **variables: object
 ) -> tuple[int, list[dict[str, Any]], str]:
     """Run `python -m service.admin`; says its exit status, its events, and what it wrote to stderr.
 
@@ -54,7 +54,7 @@ def run_admin(
     """
     command = [*within, sys.executable, "-m", "service.admin", *arguments]
     done = subprocess.run(
-        command, env=environment(**variables), capture_output=True, text=True, check=False, timeout=60
+        command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, check=False, timeout=60
     )
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
