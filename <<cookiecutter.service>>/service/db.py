@@ -9,16 +9,16 @@ from typing import Any, Concatenate, TypeVar
 import psycopg
 from flask import Flask, current_app
 from psycopg import Connection
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from service.config import Config
 
 T = TypeVar("T")
 
 RECONNECT_SECONDS = 0.5
-"""How long the pool goes on by itself after a failed attempt to connect. Short, since the next request starts a new
-attempt at once, whereas the pool's own attempts back off: with its default of 300 s a service stays down for most of a
-minute after the database is back. https://www.psycopg.org/psycopg3/docs/api/pool.html (`reconnect_timeout`)"""
+"""How long the pool repeats a failed attempt to connect before it gives that connection up. Short, since its pauses
+double: with its default of 300 s a service stays down for most of a minute after the database is back. What it gave up
+`_renew` asks for again. https://www.psycopg.org/psycopg3/docs/api/pool.html (`reconnect_timeout`)"""
 
 WAITING_PER_CONNECTION = 50
 """Requests that may queue for each connection; more are refused at once. At a few milliseconds a statement the last
@@ -28,7 +28,8 @@ KEEPALIVE_SECONDS = 1
 """Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""
 
 RENEWAL_SECONDS = 0.5
-"""How often idle connections are looked at: whether their time is over, or the server has closed them."""
+"""How often idle connections are looked at, whether their time is over or the server has closed them, and lost ones are
+asked for again: so also the longest that the service overlooks a database that is back."""
 
 
 def register(app: Flask, settings: Config) -> None:
@@ -76,7 +77,8 @@ def connect_options(settings: Config) -> dict[str, Any]:
         "tcp_user_timeout": settings.database_timeout_seconds * 1_000,
         "keepalives_idle": KEEPALIVE_SECONDS,
         "keepalives_interval": KEEPALIVE_SECONDS,
-        "keepalives_count": settings.database_timeout_seconds // KEEPALIVE_SECONDS,  # where there is no tcp_user_timeout
+        "keepalives_count": settings.database_timeout_seconds
+        // KEEPALIVE_SECONDS,  # where there is no tcp_user_timeout
     }
 
 
@@ -100,12 +102,12 @@ def connection() -> Iterator[Connection[Any]]:
         psycopg.OperationalError: none can be had within `DATABASE_TIMEOUT_SECONDS`, or too many wait for one already.
     """
     pool = _pool(current_app)
-    conn = pool.getconn()
+    conn = _lend(pool)
     while not _is_alive(conn):
         # The server has closed it, so it will have closed the others too: replace them all, and wait for a new one.
         pool.putconn(conn)
         pool.drain()
-        conn = pool.getconn()
+        conn = _lend(pool)
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:
@@ -133,10 +135,34 @@ def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -
         return query(conn, *args)
 
 
+def _lend(pool: ConnectionPool[Any]) -> Connection[Any]:
+    """A connection of the pool's, whose queue is left by who waits no more.
+
+    By itself it keeps them until the next connection comes: in an outage they fill the queue, every request is refused
+    because of that, and since only who queues has the pool connect again, it never does.
+    """
+    try:
+        conn: Connection[Any] = pool.getconn()
+    except PoolTimeout:
+        waiting = pool._waiting  # noqa: SLF001 - no other way leads there
+        with pool._lock:  # noqa: SLF001 - so
+            while waiting and waiting[0].error:
+                waiting.popleft()
+        raise
+    return conn
+
+
 def _renew(pool: ConnectionPool[Any]) -> None:
-    """Lend each idle connection to nobody, again and again: only when one is returned does the pool look at its age."""
+    """Keep the pool full, and its connections young, without a request that asks for one."""
+    size = pool.max_size
     while not pool.closed:
-        for _ in range(pool.get_stats()["pool_available"]):
+        stats = pool.get_stats()
+        # The pool gives lost connections up, and comes back to them only for a request that finds none.
+        if stats["pool_size"] < size:
+            pool.resize(stats["pool_size"], size)
+            pool.resize(size, size)
+        # It looks at the age of a connection only when one is returned: lend each to nobody.
+        for _ in range(stats["pool_available"]):
             try:
                 conn = pool.getconn(RENEWAL_SECONDS)
             except psycopg.OperationalError:

@@ -152,11 +152,13 @@ def primary(host: str = "postgres-1.internal") -> Iterator[Server]:
 
 @contextmanager
 def standby(of: Server, host: str = "postgres-2.internal") -> Iterator[Server]:
-    """A new server that follows the primary `of`, which from then on waits for it before it says that it has written."""
+    """A new server that follows the primary `of`, which from then on waits for it before it says that it wrote."""
     with _machine(host) as server:
         server.execute("sh", "-ec", CERTIFICATES, "sh", host)
         source = f"host={of.address} user=postgres password={PASSWORD} application_name=standby"
-        server.execute("pg_basebackup", f"--dbname={source}", "--pgdata=/data/db", "--checkpoint=fast", "--write-recovery-conf")
+        server.execute(
+            "pg_basebackup", f"--dbname={source}", "--pgdata=/data/db", "--checkpoint=fast", "--write-recovery-conf"
+        )
         server.execute("pg_ctl", "--pgdata=/data/db", "--log=/data/log", "start")
         of.configure("synchronous_standby_names", "standby")
         wait_until(lambda: of.ask("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
@@ -170,7 +172,12 @@ def second_address(server: Server) -> Iterator[str]:
     run("docker", "network", "create", network)
     try:
         run("docker", "network", "connect", network, server.container)
-        yield run("docker", "inspect", f"--format={{{{(index .NetworkSettings.Networks {network!r}).IPAddress}}}}".replace("'", '"'), server.container)
+        yield run(
+            "docker",
+            "inspect",
+            f"--format={{{{(index .NetworkSettings.Networks {network!r}).IPAddress}}}}".replace("'", '"'),
+            server.container,
+        )
     finally:
         run("docker", "network", "disconnect", "--force", network, server.container)
         run("docker", "network", "rm", network)
@@ -187,7 +194,18 @@ def certificate_authority(server: Server, folder: Path) -> Path:
 def _machine(host: str) -> Iterator[Server]:
     """A container in which nothing runs yet, with an empty folder `/data` in memory."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    run("docker", "run", "--detach", "--rm", "--init", f"--name={name}", "--tmpfs=/data", "--entrypoint=sleep", postgres.IMAGE, "infinity")
+    run(
+        "docker",
+        "run",
+        "--detach",
+        "--rm",
+        "--init",
+        f"--name={name}",
+        "--tmpfs=/data",
+        "--entrypoint=sleep",
+        postgres.IMAGE,
+        "infinity",
+    )
     try:
         address = run("docker", "inspect", "--format={{.NetworkSettings.Networks.bridge.IPAddress}}", name)
         server = Server(name, address, host)
