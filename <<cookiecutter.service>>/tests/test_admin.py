@@ -103,12 +103,21 @@ def test_a_migrator_that_is_killed_while_it_makes_an_index_is_followed_by_one_th
 def test_a_statement_that_fails_in_the_middle_is_one_clear_line_and_the_next_run_goes_on(
     empty_database_url: str, release: Path
 ) -> None:
-    write(release, "0002_tags", "CREATE TABLE tags (name text);\nINSERT INTO tags VALUES (1/0);\nCREATE TABLE c (d int);\n")
+    write(
+        release,
+        "0002_tags",
+        "CREATE TABLE tags (name text);\nINSERT INTO tags VALUES (1/0);\nCREATE TABLE c (d int);\n",
+    )
     status, events, stderr = run_admin("migrate", cwd=release, DATABASE_URL=empty_database_url)
     assert (status, stderr) == (1, "")
-    assert events[-1]["body"].startswith("migrate failed: 0002_tags.sql failed, nothing of it is left: division by zero")
+    assert events[-1]["body"].startswith(
+        "migrate failed: 0002_tags.sql failed, nothing of it is left: division by zero"
+    )
     with psycopg.connect(empty_database_url) as conn:
-        assert conn.execute("SELECT to_regclass('notes') IS NULL, to_regclass('tags') IS NULL").fetchone() == (False, True)
+        assert conn.execute("SELECT to_regclass('notes') IS NULL, to_regclass('tags') IS NULL").fetchone() == (
+            False,
+            True,
+        )
     write(release, "0002_tags", "CREATE TABLE tags (name text);\n")
     status, events, _ = run_admin("migrate", cwd=release, DATABASE_URL=empty_database_url)
     assert (status, events[-1]["applied"]) == (0, ["0002_tags.sql", "0003_index.sql"])

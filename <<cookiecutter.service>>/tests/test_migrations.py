@@ -70,16 +70,19 @@ def test_an_index_is_built_without_a_lock_where_the_file_asks_for_it(empty: Conn
 
 
 def test_a_file_without_a_transaction_runs_again_from_its_start(empty: Connection, folder: Path) -> None:
-    statements = "-- no transaction\nDROP INDEX CONCURRENTLY IF EXISTS one_id;\nCREATE {} INDEX CONCURRENTLY one_id ON one (id);\n"
-    (folder / "0003_index.sql").write_text(statements.format("UNIQUE"))
+    before, after = "-- no transaction\nDROP INDEX CONCURRENTLY IF EXISTS one_id;\nCREATE", "one_id ON one (id);\n"
+    (folder / "0003_index.sql").write_text(f"{before} UNIQUE INDEX CONCURRENTLY {after}")
     with empty:
         empty.execute("CREATE TABLE one (id int)")
         empty.execute("INSERT INTO one VALUES (1), (1)")
         (folder / "0001_one.sql").write_text("SELECT 1;\n")
-        with pytest.raises(migrations.MigrationError, match=r"0003_index\.sql failed, it will run again from its start: could not create"):
+        with pytest.raises(
+            migrations.MigrationError,
+            match=r"0003_index\.sql failed, it will run again from its start: could not create",
+        ):
             migrations.apply(empty, folder)
         assert migrations.pending(empty, folder) == ["0003_index.sql"]
-        (folder / "0003_index.sql").write_text(statements.format(""))
+        (folder / "0003_index.sql").write_text(f"{before} INDEX CONCURRENTLY {after}")
         assert migrations.apply(empty, folder) == ["0003_index.sql"]
         [(valid,)] = empty.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'one_id'::regclass")
         assert valid
