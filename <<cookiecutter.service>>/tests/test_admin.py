@@ -49,6 +49,7 @@ def start_migrate(release: Path, url: str) -> subprocess.Popen[str]:
 
 
 def test_three_migrators_at_once_apply_everything_once(empty_database_url: str, release: Path) -> None:
+    write(release, "0002_tags", "CREATE TABLE tags (name text);\nSELECT pg_sleep(2);\n")  # so that they do meet
     migrators = [start_migrate(release, empty_database_url) for _ in range(3)]
     said = [migrator.communicate(timeout=60)[0] for migrator in migrators]
     print(f"\nthree migrators: statuses {[migrator.returncode for migrator in migrators]}")

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.process import Gunicorn
+from tests.process import Gunicorn, wait_until
 
 
 def ask(server: Gunicorn, request: bytes) -> tuple[bytes, bytes]:
@@ -38,7 +38,9 @@ def test_a_malformed_request_is_a_problem_too(gunicorn: Gunicorn, request_bytes:
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"Content-Type: application/problem+json" in head
     assert b"Connection: close" in head
-    assert json.loads(body)["status"] == status
+    problem = json.loads(body)
+    assert problem["status"] == status
+    wait_until(lambda: any(event.get("request_id") == problem["request_id"] for event in gunicorn.events))
 
 
 def test_nonsense_in_a_chunked_body_is_a_problem_too(gunicorn: Gunicorn) -> None:
