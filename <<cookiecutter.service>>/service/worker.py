@@ -6,6 +6,7 @@ everybody else out.
 
 import json
 import logging
+import os
 import resource
 import socket
 import time
@@ -148,13 +149,17 @@ class Worker(GeventWorker):
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
         """Answer what never reached the application, and close the connection."""
+        request_id = os.urandom(16).hex()
         if isinstance(exc, refusals.ParseException):
             status = HTTPStatus(STATUSES.get(type(exc), 400))
-            log.warning("malformed request", extra={"client.address": addr[0], "detail": str(exc)})
+            log.warning(
+                "malformed request", extra={"request_id": request_id, "client.address": addr[0], "detail": str(exc)}
+            )
         else:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            log.error("request failed outside the application", exc_info=exc)
-        body = json.dumps({"type": "about:blank", "title": status.phrase, "status": status})
+            log.error("request failed outside the application", extra={"request_id": request_id}, exc_info=exc)
+        problem = {"type": "about:blank", "title": status.phrase, "status": status, "request_id": request_id}
+        body = json.dumps(problem)
         client.sendall(
             f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.process import Gunicorn
+from tests.process import Gunicorn, wait_until
 
 
 def ask(server: Gunicorn, request: bytes) -> tuple[bytes, bytes]:
@@ -97,7 +97,9 @@ def test_abuse_is_refused_with_a_problem_and_the_next_is_served(
     head, body = ask(gunicorn, request_bytes)
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert b"Content-Type: application/problem+json" in head
-    assert json.loads(body)["status"] == status  # one answer, and nothing after it
+    problem = json.loads(body)  # one answer, and nothing after it
+    assert problem["status"] == status
+    wait_until(lambda: any(event.get("request_id") == problem["request_id"] for event in gunicorn.events))
     head, _ = ask(gunicorn, SERVED)
     assert head.startswith(b"HTTP/1.1 200 ")
 
