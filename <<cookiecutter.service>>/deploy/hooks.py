@@ -1,0 +1,150 @@
+"""The hooks of a deployment: a Lambda function for each lifecycle event, which says whether green may go on.
+
+Each answers in both tongues: to CodeDeploy by a call, to ECS by what it returns. Whatever happens inside, a check that
+fails, crashes or takes too long, the deployment hears `Failed`, and brings blue back.
+
+https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-lifecycle-hooks.html
+"""
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from deploy import checks
+
+MARGIN_SECONDS = 15
+"""Time that is kept back from the function's own, to report in."""
+
+TASKS_PATIENCE_SECONDS = 120
+"""How long green's tasks may take to run."""
+
+OPTIONS = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2, "mode": "standard"})
+"""So that even a call that fails ends within the margin."""
+
+Task = dict[str, Any]
+
+
+def before_install(event: dict[str, Any], context: Any) -> dict[str, str]:
+    """Before anything of green exists: what is to be released is an image that cannot change under its name."""
+    return _report(event, context, _is_fixed)
+
+
+def after_install(event: dict[str, Any], context: Any) -> dict[str, str]:
+    """Green's tasks are there: all of them run, and not all in one zone."""
+    return _report(event, context, _is_spread)
+
+
+def after_allow_test_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
+    """Green has the test listener: everything is tried there."""
+    return _report(event, context, lambda task: checks.everything(_test_url(), *_expected(task), _bound_ms()))
+
+
+def before_allow_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
+    """Just before green gets requests of users: it is still the same green, and warm."""
+    return _report(
+        event,
+        context,
+        lambda task: (
+            checks.ready(_test_url(), *_expected(task)) | checks.latency(_test_url(), *_expected(task), _bound_ms())
+        ),
+    )
+
+
+def after_allow_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
+    """Green has all traffic: everything is tried where users are."""
+    return _report(
+        event, context, lambda task: checks.everything(os.environ["BASE_URL"], *_expected(task), _bound_ms())
+    )
+
+
+def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -> dict[str, str]:
+    """Run `check` on the task definition that is being deployed, and tell the deployment what came of it."""
+    outcome: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            outcome["seen"] = check(_task_definition(event))
+            outcome["status"] = "Succeeded"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the deployment has to hear of it
+            outcome["reason"] = f"{type(error).__name__}: {error}"
+
+    # In a thread, since what hangs cannot say so.
+    patience_seconds = max(context.get_remaining_time_in_millis() / 1_000 - MARGIN_SECONDS, 0)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(patience_seconds)
+    if thread.is_alive():
+        outcome = {"reason": f"out of time after {patience_seconds:.0f} s"}
+    status = outcome.setdefault("status", "Failed")
+    print(json.dumps({"event": event, **outcome}, default=str), flush=True)  # noqa: T201 - a function's log is its stdout
+    if "DeploymentId" in event:
+        _client("codedeploy").put_lifecycle_event_hook_execution_status(
+            deploymentId=event["DeploymentId"],
+            lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
+            status=status,
+        )
+    return {"hookStatus": status.upper()}
+
+
+def _task_definition(event: dict[str, Any]) -> Task:
+    """The task definition that is being deployed."""
+    if "DeploymentId" in event:
+        deployment = _client("codedeploy").get_deployment(deploymentId=event["DeploymentId"])["deploymentInfo"]
+        revision = deployment["revision"]
+        content = (revision.get("appSpecContent") or revision["string"])["content"]
+        arn = json.loads(content)["Resources"][0]["TargetService"]["Properties"]["TaskDefinition"]
+    else:
+        revisions = [event["executionDetails"]["targetServiceRevisionArn"]]
+        described = _client("ecs").describe_service_revisions(serviceRevisionArns=revisions)
+        arn = described["serviceRevisions"][0]["taskDefinition"]
+    task: Task = _client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"]
+    return task
+
+
+def _is_fixed(task: Task) -> dict[str, str]:
+    for container in task["containerDefinitions"]:
+        if not re.search("@sha256:[0-9a-f]{64}$", container["image"]):
+            raise checks.CheckError(f"{container['image']} is not named by its digest")
+    return {"image": task["containerDefinitions"][0]["image"]}
+
+
+def _is_spread(task: Task) -> dict[str, Any]:
+    ecs, cluster = _client("ecs"), os.environ["CLUSTER"]
+    deadline = time.monotonic() + TASKS_PATIENCE_SECONDS
+    while True:
+        arns = ecs.list_tasks(cluster=cluster, family=os.environ["FAMILY"], desiredStatus="RUNNING")["taskArns"]
+        tasks = ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+        green = [each for each in tasks if each["taskDefinitionArn"] == task["taskDefinitionArn"]]
+        running = [each for each in green if each["lastStatus"] == "RUNNING"]
+        zones = sorted({each.get("availabilityZone", "") for each in running})
+        if running and len(running) == len(green) and (len(running) == 1 or len(zones) > 1):
+            return {"tasks": len(running), "zones": zones}
+        if time.monotonic() > deadline:
+            raise checks.CheckError(f"{len(running)} of {len(green)} tasks run, in the zones {', '.join(zones)}")
+        time.sleep(2)
+
+
+def _expected(task: Task) -> tuple[str, str | None]:
+    """The path prefix and the name of the release; the first release of all has only its build's name."""
+    variables = {each["name"]: each["value"] for each in task["containerDefinitions"][0].get("environment", [])}
+    return os.environ["URL_PREFIX"], variables.get("RELEASE")
+
+
+def _test_url() -> str:
+    return f"{os.environ['BASE_URL']}:{os.environ['TEST_PORT']}"
+
+
+def _bound_ms() -> float:
+    return float(os.environ["LATENCY_BOUND_MS"])
+
+
+def _client(name: str) -> Any:
+    return boto3.client(name, config=OPTIONS)

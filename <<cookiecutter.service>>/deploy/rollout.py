@@ -1,0 +1,237 @@
+"""How green gets the traffic: by CodeDeploy, or by ECS itself. Both are started, looked at and stopped the same way."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from botocore.exceptions import ClientError
+
+from deploy import config
+from deploy.target import Release, ReleaseError, Target, line, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a deployment is."""
+
+    status: str
+    """In the words of its controller."""
+    is_over: bool
+    has_succeeded: bool
+    task_definition: str
+    """ARN of what gets the traffic."""
+    events: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By name, in their order: the state of each, and what went wrong."""
+    reason: str = ""
+    """Why it ended without success."""
+    rollback: str = ""
+    """The id of the deployment that brings blue back."""
+
+
+class Controller(Protocol):
+    """Who moves the traffic."""
+
+    target: Target
+
+    def current(self) -> str | None:
+        """The id of the deployment that is not over."""
+
+    def start(self, release: Release) -> str:
+        """Begin to give `release` the traffic; says the id of the deployment.
+
+        Raises:
+            ReleaseError: it was rejected.
+        """
+
+    def look(self, deployment: str) -> Progress:
+        """How far it is."""
+
+    def stop(self, deployment: str, poll_seconds: float) -> None:
+        """End it, and wait until blue has the traffic again.
+
+        Raises:
+            ReleaseError: that failed.
+        """
+
+
+def of(target: Target) -> Controller:
+    """The controller of the service."""
+    return CodeDeploy(target) if target.controller == "CODE_DEPLOY" else Native(target)
+
+
+def follow(controller: Controller, deployment: str, poll_seconds: float) -> None:
+    """Say each event of the deployment as it comes, until it is over.
+
+    Raises:
+        ReleaseError: it failed, was stopped or an alarm rang; it names the event, the reason and where the logs are.
+    """
+    said: dict[str, str] = {}
+    while True:
+        progress = controller.look(deployment)
+        for event, (state, message) in progress.events.items():
+            if said.get(event) != state:
+                said[event] = state
+                say("event", event=event, status=state, **({"reason": message} if message else {}))
+        if progress.is_over:
+            break
+        time.sleep(poll_seconds)
+    if progress.has_succeeded:
+        return
+    target = controller.target
+    failed = [(event, message) for event, (state, message) in progress.events.items() if state == "Failed"]
+    places = [f"/aws/lambda/{target.name}-{event}" for event, _ in failed if event in config.EVENTS]
+    where = ", ".join([*places, target.log_group])
+    why = "; ".join([*(f"{event} failed{message and f': {message}'}" for event, message in failed), progress.reason])
+    brought_back = f"; deployment {progress.rollback} brings blue back" if progress.rollback else ""
+    raise ReleaseError(f"deployment {deployment} ended as {progress.status}: {why}; logs: {where}{brought_back}")
+
+
+class CodeDeploy:
+    """AWS CodeDeploy, told by an AppSpec."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.api = target.codedeploy
+        self.group = {"applicationName": target.name, "deploymentGroupName": target.name}
+
+    def current(self) -> str | None:
+        """The id of the deployment that is not over."""
+        going = ["Created", "Queued", "InProgress", "Baking", "Ready"]
+        listed: list[str] = self.api.list_deployments(**self.group, includeOnlyStatuses=going)["deployments"]
+        return listed[0] if listed else None
+
+    def start(self, release: Release) -> str:
+        """Begin to give `release` the traffic.
+
+        Raises:
+            ReleaseError: it was rejected.
+        """
+        content = json.dumps(appspec(self.target, release))
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        revision = {"revisionType": "AppSpecContent", "appSpecContent": {"content": content, "sha256": digest}}
+        try:
+            created = self.api.create_deployment(**self.group, description=release.name, revision=revision)
+        except ClientError as error:
+            raise ReleaseError(f"the deployment was rejected: {line(error)}") from None
+        return str(created["deploymentId"])
+
+    def look(self, deployment: str) -> Progress:
+        """How far it is."""
+        info = self.api.get_deployment(deploymentId=deployment)["deploymentInfo"]
+        content = json.loads((info["revision"].get("appSpecContent") or info["revision"]["string"])["content"])
+        error = info.get("errorInformation", {})
+        return Progress(
+            status=info["status"],
+            is_over=info["status"] in {"Succeeded", "Failed", "Stopped"},
+            has_succeeded=info["status"] == "Succeeded",
+            task_definition=content["Resources"][0]["TargetService"]["Properties"]["TaskDefinition"],
+            events=self._events(deployment),
+            reason=f"{error.get('code', 'no code')}: {error.get('message', 'no reason is known')}",
+            rollback=info.get("rollbackInfo", {}).get("rollbackDeploymentId", ""),
+        )
+
+    def _events(self, deployment: str) -> dict[str, tuple[str, str]]:
+        targets = self.api.list_deployment_targets(deploymentId=deployment)["targetIds"]
+        found = [self.api.get_deployment_target(deploymentId=deployment, targetId=each) for each in targets]
+        return {
+            event["lifecycleEventName"]: (event["status"], event.get("diagnostics", {}).get("message", ""))
+            for each in found
+            for event in each["deploymentTarget"]["ecsTarget"].get("lifecycleEvents", [])
+        }
+
+    def stop(self, deployment: str, poll_seconds: float) -> None:
+        """End it, and wait until blue has the traffic again.
+
+        Raises:
+            ReleaseError: the deployment that brings blue back failed.
+        """
+        self.api.stop_deployment(deploymentId=deployment, autoRollbackEnabled=True)
+        while not (progress := self.look(deployment)).is_over:
+            time.sleep(poll_seconds)
+        if progress.rollback:
+            follow(self, progress.rollback, poll_seconds)
+
+
+class Native:
+    """ECS's own blue/green."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.api = target.ecs
+        self.service = {"cluster": target.cluster, "service": config.service_name()}
+
+    def current(self) -> str | None:
+        """The ARN of the deployment that is not over."""
+        going = ["PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"]
+        listed = self._deployments(status=going)
+        return listed[0] if listed else None
+
+    def start(self, release: Release) -> str:
+        """Begin to give `release` the traffic.
+
+        Raises:
+            ReleaseError: it was rejected, or does not appear.
+        """
+        before = self._deployments()
+        try:
+            self.api.update_service(**self.service, taskDefinition=release.arn)
+        except ClientError as error:
+            raise ReleaseError(f"the deployment was rejected: {line(error)}") from None
+        for _ in range(60):
+            if new := [arn for arn in self._deployments() if arn not in before]:
+                return new[0]
+            time.sleep(1)
+        raise ReleaseError("the deployment does not appear: `run` again finds it")
+
+    def look(self, deployment: str) -> Progress:
+        """How far it is."""
+        described = self.api.describe_service_deployments(serviceDeploymentArns=[deployment])["serviceDeployments"][0]
+        target = [described["targetServiceRevision"]["arn"]]
+        revision = self.api.describe_service_revisions(serviceRevisionArns=target)["serviceRevisions"][0]
+        status = described["status"]
+        failing = status.startswith(("ROLLBACK", "STOP"))
+        reason = described.get("rollback", {}).get("reason") or described.get("statusReason", "no reason is known")
+        stage = described.get("lifecycleStage", "")
+        event = {ours: name for name, ours in config.STAGES.items()}.get(stage, stage)
+        return Progress(
+            status=status,
+            is_over=status in {"SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED"},
+            has_succeeded=status == "SUCCESSFUL",
+            task_definition=revision["taskDefinition"],
+            events={event: ("Failed", reason) if failing else ("InProgress", "")} if event else {},
+            reason=reason,
+        )
+
+    def stop(self, deployment: str, poll_seconds: float) -> None:
+        """End it, and wait until blue has the traffic again.
+
+        Raises:
+            ReleaseError: it does not come back.
+        """
+        self.api.stop_service_deployment(serviceDeploymentArn=deployment, stopType="ROLLBACK")
+        while not (progress := self.look(deployment)).is_over:
+            time.sleep(poll_seconds)
+        if progress.status != "ROLLBACK_SUCCESSFUL":
+            raise ReleaseError(f"deployment {deployment} ended as {progress.status}: {progress.reason}")
+
+    def _deployments(self, **options: Any) -> list[str]:
+        listed = self.api.list_service_deployments(**self.service, **options)["serviceDeployments"]
+        return [each["serviceDeploymentArn"] for each in listed]
+
+
+def appspec(target: Target, release: Release) -> dict[str, Any]:
+    """What CodeDeploy is to do.
+
+    https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file.html
+    """
+    service = {
+        "TaskDefinition": release.arn,
+        "LoadBalancerInfo": {"ContainerName": config.CONTAINER, "ContainerPort": config.PORT},
+    }
+    return {
+        "version": 0.0,
+        "Resources": [{"TargetService": {"Type": "AWS::ECS::Service", "Properties": service}}],
+        "Hooks": [{event: f"{target.name}-{event}"} for event in config.EVENTS],
+    }

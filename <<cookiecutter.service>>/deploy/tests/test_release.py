@@ -1,0 +1,570 @@
+"""The release command, from the build to the rollback, against moto's server."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from deploy import config, release, rollout
+from deploy.target import Target
+from deploy.tests.cloud import ACCOUNT, REGION, Cloud
+from deploy.tests.conftest import Stacks, deploy
+
+# moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS")
+
+NAME = config.service_name()
+STACK = f"{NAME}-staging"
+
+DOCKER = f"""#!{sys.executable}
+import json, os, sys
+import boto3
+
+with open(os.environ["DOCKER_LOG"], "a") as log:
+    log.write(json.dumps(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "login":
+    sys.exit(0 if sys.stdin.read() else 1)
+if os.environ.get("DOCKER_FAILS"):
+    sys.exit(17)
+values = dict(each.split("=", 1) for each in sys.argv if each.startswith("--") and "=" in each)
+name, tag = values["--tag"].rpartition("/")[2].split(":")
+manifest = json.dumps(dict(schemaVersion=2, mediaType="application/vnd.oci.image.index.v1+json", tag=tag))
+pushed = boto3.client("ecr").put_image(repositoryName=name, imageTag=tag, imageManifest=manifest)
+with open(values["--metadata-file"], "w") as file:
+    json.dump({{"containerimage.digest": pushed["image"]["imageId"]["imageDigest"]}}, file)
+"""
+"""Stands for docker: it writes down what it is told, and puts an image into moto's registry, which has no bytes."""
+
+
+@pytest.fixture(params=["CODE_DEPLOY", "ECS"])
+def aws(
+    request: pytest.FixtureRequest,
+    cloud: Cloud,
+    all_stacks: Mapping[tuple[str, str], Stacks],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cloud:
+    """AWS with the stacks, for both controllers."""
+    stacks = all_stacks["FARGATE", request.param]
+    deploy(cloud, stacks)
+    if request.param == "CODE_DEPLOY":  # moto's CloudFormation makes neither
+        codedeploy = cloud.client("codedeploy")
+        codedeploy.create_application(applicationName=STACK, computePlatform="ECS")
+        codedeploy.create_deployment_group(
+            applicationName=STACK, deploymentGroupName=STACK, serviceRoleArn=f"arn:aws:iam::{ACCOUNT}:role/deploy"
+        )
+    monkeypatch.setattr(release, "POLL_SECONDS", 0.01)
+    return cloud
+
+
+once = pytest.mark.parametrize("aws", ["CODE_DEPLOY"], indirect=True)
+"""For what does not depend on the controller."""
+
+
+@pytest.fixture
+def digest(aws: Cloud) -> str:
+    """An image in the repository."""
+    return push(aws, "build-1")
+
+
+def push(aws: Cloud, tag: str) -> str:
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "tag": tag})
+    pushed = aws.client("ecr").put_image(repositoryName=NAME, imageTag=tag, imageManifest=manifest)
+    return str(pushed["image"]["imageId"]["imageDigest"])
+
+
+class Ran:
+    """What a command said and how it ended."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
+        self.status = release.main(list(arguments))
+        out, self.err = capsys.readouterr()
+        self.steps = [json.loads(line) for line in out.splitlines()]
+
+
+def command(capsys: pytest.CaptureFixture[str], name: str, *arguments: str) -> Ran:
+    return Ran(capsys, name, "--environment", "staging", *arguments)
+
+
+def running(aws: Cloud) -> str:
+    [service] = aws.client("ecs").describe_services(cluster="platform-staging", services=[NAME])["services"]
+    primary = [each for each in service.get("taskSets", []) if each["status"] == "PRIMARY"]
+    return str((primary or [service])[0]["taskDefinition"].rpartition("/")[2])
+
+
+@once
+def test_a_release_is_a_digest_and_the_stack_s_configuration(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del aws
+    ran = command(capsys, "release", digest)
+    assert (ran.status, ran.steps) == (
+        0,
+        [{"step": "release", "release": "2+build-1", "number": 2, "digest": digest, "status": "made"}],
+    )
+
+
+@once
+def test_a_release_has_everything_that_the_stack_s_revision_has(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    container = {
+        "name": "web",
+        "image": "registry/orders@sha256:0",
+        "environment": [{"name": "PORT", "value": "8000"}, {"name": "RELEASE", "value": "old"}],
+        "secrets": [{"name": "DATABASE_URL", "valueFrom": "arn:aws:secretsmanager:eu-central-1:1:secret:a:KEY::"}],
+        "readonlyRootFilesystem": True,
+        "stopTimeout": 60,
+    }
+    whole: dict[str, Any] = {
+        "family": STACK,
+        "taskRoleArn": f"arn:aws:iam::{ACCOUNT}:role/task",
+        "executionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/execution",
+        "networkMode": "awsvpc",
+        "containerDefinitions": [container],
+        "requiresCompatibilities": ["FARGATE"],
+        "cpu": "512",
+        "memory": "1024",
+        "runtimePlatform": {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
+    }
+    ecs = aws.client("ecs")
+    target = Target("staging")
+    target.configuration = ecs.register_task_definition(**whole)["taskDefinition"]["taskDefinitionArn"]
+    made = release.make(target, digest)
+    capsys.readouterr()
+    theirs, ours = (
+        ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"] for arn in (target.configuration, made.arn)
+    )
+    [container] = theirs["containerDefinitions"]
+    container["image"] = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME}@{digest}"
+    container["environment"] = [{"name": "PORT", "value": "8000"}, {"name": "RELEASE", "value": "3+build-1"}]
+    own = ("taskDefinitionArn", "revision", "registeredAt")
+    assert {key: ours[key] for key in theirs if key not in own} == {
+        key: theirs[key] for key in theirs if key not in own
+    }
+
+
+@once
+def test_the_same_release_is_not_made_twice(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "release", digest)
+    again = command(capsys, "release", digest)
+    assert (again.status, again.steps[0]["status"], again.steps[0]["number"]) == (0, "was there", 2)
+    assert len(aws.client("ecs").list_task_definitions(familyPrefix=STACK)["taskDefinitionArns"]) == 2
+
+
+@once
+def test_an_unknown_digest_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    del aws
+    unknown = f"sha256:{'0' * 64}"
+    assert command(capsys, "release", unknown).err == (
+        f"deploy.release: the repository {ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{NAME} has no image {unknown}:"
+        " build it first\n"
+    )
+    assert "is no digest" in command(capsys, "release", "latest").err
+
+
+@once
+def test_an_unknown_release_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    del aws
+    assert (
+        command(capsys, "run").err
+        == f"deploy.release: {STACK} has no release yet: `status` shows those that there are\n"
+    )
+    for number in ("1", "99"):  # the first is the stack's own revision
+        ran = command(capsys, "run", number)
+        assert (ran.status, ran.err.count("\n")) == (1, 1)
+        assert f"has no release {number}" in ran.err
+
+
+def test_run_migrates_from_the_revision_and_follows_the_deployment(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(capsys, "release", digest)
+    ran = command(capsys, "run")
+    assert (ran.status, ran.err) == (0, "")
+    steps = [(each["step"], each["status"]) for each in ran.steps]
+    assert steps[:4] == [("migrate", "starting"), ("migrate", "running"), ("migrate", "ended"), ("deploy", "started")]
+    assert steps[-1] == ("run", "succeeded")
+    events = [each["event"] for each in ran.steps if each["step"] == "event"]
+    assert "AfterAllowTestTraffic" in events
+    assert running(aws) == f"{STACK}:2"
+    ecs = aws.client("ecs")
+    [task] = ecs.describe_tasks(cluster="platform-staging", tasks=[ran.steps[1]["task"]])["tasks"]
+    assert task["taskDefinitionArn"].endswith(f"{STACK}:2")
+    assert task["overrides"]["containerOverrides"] == [
+        {"name": "web", "command": ["python", "-m", "service.admin", "migrate"]}
+    ]
+
+
+@once
+def test_run_brings_a_new_service_to_its_least_number_of_tasks(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ecs = aws.client("ecs")
+    ecs.update_service(cluster="platform-staging", service=NAME, desiredCount=1)
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    [service] = ecs.describe_services(cluster="platform-staging", services=[NAME])["services"]
+    assert service["desiredCount"] == 3
+
+
+def test_a_release_that_runs_is_not_run_again(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    del aws
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    again = command(capsys, "run")
+    assert (again.status, again.steps) == (0, [{"step": "run", "release": "2+build-1", "status": "succeeded"}])
+
+
+def cut_off(aws: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the newest release, and leave in the middle of its deployment."""
+    aws.script = "endless"
+    with monkeypatch.context() as patch:
+        patch.setattr("deploy.rollout.time", SimpleNamespace(sleep=lambda _seconds: sys.exit("cut off")))
+        with pytest.raises(SystemExit):
+            command(capsys, "run")
+    capsys.readouterr()
+
+
+def test_a_command_that_was_cut_off_goes_on_where_the_deployment_is(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(capsys, "release", digest)
+    cut_off(aws, capsys, monkeypatch)
+    aws.script = "success"
+    again = command(capsys, "run")
+    assert again.status == 0
+    assert {each["step"] for each in again.steps} == {"event", "run"}
+
+
+@once
+def test_a_failed_migration_leaves_the_traffic_alone(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moto.ecs.models.Container.exitCode", 1, raising=False)
+    monkeypatch.setattr("moto.ecs.models.Container.__init__", failing(exit_code=1))
+    command(capsys, "release", digest)
+    ran = command(capsys, "run")
+    assert ran.status == 1
+    assert ran.err == "deploy.release: the migration of release 2+build-1 ended with status 1: see above\n"
+    assert running(aws) != f"{STACK}:2"
+
+
+@once
+def test_a_task_that_never_starts_says_why(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del aws
+    monkeypatch.setattr("moto.ecs.models.Container.__init__", failing(exit_code=None))
+    monkeypatch.setattr("moto.ecs.models.Task.stopped_reason", "CannotPullContainerError: no such image", raising=False)
+    command(capsys, "release", digest)
+    ran = command(capsys, "run")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "migrate: the task never started: " in ran.err
+
+
+def failing(exit_code: int | None) -> Any:
+    """A container of moto's that ends with `exit_code`; `None` if it never ran."""
+    from moto.ecs.models import Container  # noqa: PLC0415 - its constructor is about to be replaced
+
+    original = Container.__init__
+
+    def made(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        self.exitCode = exit_code
+
+    return made
+
+
+@pytest.mark.parametrize("script", ["failing hook", "alarm", "stopped"])
+def test_a_deployment_that_fails_says_which_event_why_and_where_the_logs_are(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], script: str
+) -> None:
+    before = running(aws)
+    command(capsys, "release", digest)
+    aws.script = script
+    ran = command(capsys, "run")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert f"/ecs/staging/{NAME}" in ran.err
+    if aws.native:
+        assert "ended as ROLLBACK_SUCCESSFUL: AfterAllowTestTraffic failed: a lifecycle hook said FAILED" in ran.err
+    else:
+        expected = {
+            "failing hook": "ended as Failed: AfterAllowTestTraffic failed: the hook said Failed; HOOK_EXECUTION",
+            "alarm": "ended as Stopped: ALARM_ACTIVE: the alarm Errors5xx is active",
+            "stopped": "ended as Stopped: MANUAL_STOP: stopped by somebody",
+        }
+        assert expected[script] in ran.err
+        assert "brings blue back" in ran.err
+        assert running(aws) == before
+    if script == "failing hook":
+        assert f"/aws/lambda/{STACK}-AfterAllowTestTraffic" in ran.err
+
+
+def test_a_deployment_that_is_rejected_says_so(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "release", digest)
+    aws.script = "rejected"
+    ran = command(capsys, "run")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert ran.err.startswith("deploy.release: the deployment was rejected: ")
+
+
+def test_another_deployment_that_is_not_over_is_left_alone(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(capsys, "release", digest)
+    cut_off(aws, capsys, monkeypatch)
+    assert command(capsys, "release", push(aws, "build-2")).status == 0
+    ran = command(capsys, "run")
+    assert "is not over: wait for it, or end it with `rollback`" in ran.err
+
+
+def test_rollback_brings_the_release_before_back_and_the_next_one_goes_further(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for each in (digest, push(aws, "build-2"), push(aws, "build-3")):
+        command(capsys, "release", each)
+        assert command(capsys, "run").status == 0
+    assert running(aws) == f"{STACK}:4"
+    ran = command(capsys, "rollback")
+    assert (ran.status, ran.steps[0]["release"], running(aws)) == (0, "3+build-2", f"{STACK}:3")
+    command(capsys, "release", push(aws, "build-4"))
+    assert command(capsys, "run").status == 0
+    assert command(capsys, "rollback").status == 0
+    assert running(aws) == f"{STACK}:3"  # not the fourth, which was left behind
+    assert command(capsys, "rollback").status == 0
+    assert running(aws) == f"{STACK}:2"
+    last = command(capsys, "rollback")
+    assert (last.status, last.err) == (1, f"deploy.release: {STACK} has no release before the one that runs\n")
+
+
+def test_rollback_ends_a_deployment_that_goes_on(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = running(aws)
+    command(capsys, "release", digest)
+    cut_off(aws, capsys, monkeypatch)
+    ran = command(capsys, "rollback")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.steps[-1] == {"step": "rollback", "status": "succeeded"}
+    if not aws.native:
+        assert running(aws) == before
+    assert not rollout.of(Target("staging")).current()
+
+
+def test_status_shows_what_runs_and_what_there_is(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    command(capsys, "release", push(aws, "build-2"))
+    ran = command(capsys, "status")
+    known = [each for each in ran.steps if each["step"] == "known"]
+    assert [(each["release"], bool(each["deployed_at"])) for each in known] == [
+        ("3+build-2", False),
+        ("2+build-1", True),
+    ]
+    assert ran.steps[-1] | {"tasks": 0} == {
+        "step": "status",
+        "running": 2,
+        "digest": digest,
+        "tasks": 0,
+        "deployment": None,
+    }
+
+
+@once
+def test_admin_brings_back_the_log_and_the_exit_status(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    logs = aws.client("logs")
+    ecs = aws.client("ecs")
+
+    def write(*_arguments: Any, **_options: Any) -> None:
+        [task] = ecs.list_tasks(cluster="platform-staging", startedBy="deploy.release")["taskArns"][-1:]
+        stream = f"ecs/web/{task.rpartition('/')[2]}"
+        group = f"/ecs/staging/{NAME}"
+        if stream not in [
+            each["logStreamName"] for each in logs.describe_log_streams(logGroupName=group)["logStreams"]
+        ]:
+            logs.create_log_stream(logGroupName=group, logStreamName=stream)
+            event = {"timestamp": int(time.time() * 1_000), "message": '{"body": "the schema lacks 0002.sql"}'}
+            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
+
+    monkeypatch.setattr("deploy.release.time.sleep", write)
+    monkeypatch.setattr("moto.ecs.models.Container.__init__", failing(exit_code=78))
+    ran = command(capsys, "admin", "--", "check")
+    assert ran.status == 78
+    assert '{"body": "the schema lacks 0002.sql"}' in ran.err.splitlines()
+    assert ran.steps[-1]["exit_status"] == 78
+
+
+@once
+def test_the_appspec_has_codedeploy_s_fields_and_no_other(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(capsys, "release", digest)
+    target = Target("staging")
+    spec = rollout.appspec(target, target.release(None))
+    # https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-resources.html
+    assert spec["version"] == 0.0
+    assert set(spec) == {"version", "Resources", "Hooks"}
+    [resource] = spec["Resources"]
+    [(_, service)] = resource.items()
+    assert service["Type"] == "AWS::ECS::Service"
+    required, optional = {"TaskDefinition", "LoadBalancerInfo"}, {"PlatformVersion", "NetworkConfiguration"}
+    properties = set(service["Properties"])
+    assert required <= properties <= required | optional | {"CapacityProviderStrategy"}
+    assert service["Properties"]["LoadBalancerInfo"] == {"ContainerName": "web", "ContainerPort": 8000}
+    assert service["Properties"]["TaskDefinition"].startswith(
+        f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/{STACK}:"
+    )
+    hooks = [(event, function) for each in spec["Hooks"] for event, function in each.items()]
+    assert [event for event, _ in hooks] == [
+        "BeforeInstall",
+        "AfterInstall",
+        "AfterAllowTestTraffic",
+        "BeforeAllowTraffic",
+        "AfterAllowTraffic",
+    ]
+    functions = {each["FunctionName"] for each in aws.client("lambda").list_functions()["Functions"]}
+    assert {function for _, function in hooks} == functions
+
+
+def test_a_missing_stack_is_one_line(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    del cloud
+    ran = command(capsys, "status")
+    assert (ran.status, ran.err) == (1, f"deploy.release: there is no stack {STACK} in {REGION}: deploy it first\n")
+    ran = Ran(capsys, "status", "--environment", "nowhere")
+    assert ran.err == "deploy.release: there is no environment 'nowhere': deploy/ has production, staging\n"
+
+
+def test_missing_credentials_are_one_line(tmp_path: Path) -> None:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.release", "status", "--environment", "staging"],
+        env={**clean, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)},
+        cwd=config.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "deploy.release: AWS was not asked: Unable to locate credentials\n"
+
+
+class Checkout:
+    """A commit of the service, a docker that is none, and a repository for images."""
+
+    def __init__(self, folder: Path, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.log = folder / "checkout", folder / "docker.log"
+        self.folder.mkdir()
+        for name in ("pyproject.toml", "Dockerfile"):
+            (self.folder / name).write_text((config.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+        identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
+        for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "all"]):
+            subprocess.run(["git", *words], cwd=self.folder, check=True)  # noqa: S607 - as the command itself
+        binaries = folder / "bin"
+        binaries.mkdir()
+        (binaries / "docker").write_text(DOCKER, encoding="utf-8")
+        (binaries / "docker").chmod(0o755)
+        monkeypatch.setattr(config, "ROOT", self.folder)
+        monkeypatch.setenv("PATH", f"{binaries}:{os.environ['PATH']}")
+        monkeypatch.setenv("DOCKER_LOG", str(self.log))
+        for name in ("CODEBUILD_BUILD_ID", "GITHUB_RUN_ID"):
+            monkeypatch.delenv(name, raising=False)
+        cloud.client("ecr").create_repository(repositoryName=NAME, imageTagMutability="IMMUTABLE")
+
+    def docker(self) -> list[list[str]]:
+        """What docker was told."""
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+
+    def commit(self) -> str:
+        """The commit's name."""
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 - so
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    return Checkout(tmp_path, cloud, monkeypatch)
+
+
+def test_build_pushes_one_image_under_a_unique_tag_and_says_its_digest(
+    checkout: Checkout, cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = Ran(capsys, "build")
+    assert (ran.status, ran.err) == (0, "")
+    tag = f"build-{checkout.commit()[:12]}"
+    [image] = cloud.client("ecr").describe_images(repositoryName=NAME)["imageDetails"]
+    assert (image["imageTags"], image["imageDigest"]) == ([tag], ran.steps[-1]["digest"])
+    login, build = checkout.docker()
+    registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+    assert login == ["login", "--username", "AWS", "--password-stdin", registry]
+    assert build[:3] == ["buildx", "build", "--push"]
+    assert {
+        "--sbom=true",
+        "--provenance=mode=max",
+        f"--build-arg=RELEASE={tag}",
+        f"--tag={registry}/{NAME}:{tag}",
+    } <= set(build)
+    assert f"--build-arg=REVISION={checkout.commit()}" in build
+
+
+@pytest.mark.parametrize(
+    ("variable", "tag"),
+    [(("CODEBUILD_BUILD_ID", "orders:0f3c-11"), "build-0f3c-11"), (("GITHUB_RUN_ID", "1234567"), "build-1234567")],
+)
+@pytest.mark.usefixtures("checkout")
+def test_the_tag_has_the_id_of_the_run_that_builds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variable: tuple[str, str], tag: str
+) -> None:
+    monkeypatch.setenv(*variable)
+    assert Ran(capsys, "build").steps[-1]["tag"] == tag
+
+
+def test_a_tag_that_exists_is_refused(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Ran(capsys, "build").status == 0
+    again = Ran(capsys, "build")
+    assert again.status == 1
+    assert f"the tag build-{checkout.commit()[:12]} exists" in again.err
+    assert len(checkout.docker()) == 2
+
+
+def test_a_dirty_tree_is_refused(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkout.folder / "new.txt").touch()
+    ran = Ran(capsys, "build")
+    assert (ran.status, ran.err) == (
+        1,
+        "deploy.release: the tree is dirty, so no commit says what the image is made of: ?? new.txt\n",
+    )
+    assert not checkout.log.exists()
+
+
+def test_a_build_that_fails_ends_with_its_status(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del checkout
+    monkeypatch.setenv("DOCKER_FAILS", "1")
+    ran = Ran(capsys, "build")
+    assert (ran.status, ran.err) == (1, "deploy.release: docker buildx build ended with status 17\n")
+
+
+def test_a_missing_repository_says_which_stack_makes_it(
+    checkout: Checkout, cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del checkout
+    cloud.client("ecr").delete_repository(repositoryName=NAME)
+    assert f"deploy the stack {NAME}-images first" in Ran(capsys, "build").err

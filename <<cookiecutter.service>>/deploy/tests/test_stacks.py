@@ -1,0 +1,341 @@
+"""What the stacks hold, in all combinations of capacity and controller."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_cdk import Validations
+from cdk_nag import AwsSolutionsChecks
+
+from deploy import app, config
+from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
+from deploy.tests.conftest import COMBINATIONS, Stacks, deploy, tables
+
+# moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS")
+
+SNAPSHOT = Path(__file__).parent / "resources.txt"
+
+LINT_IGNORED = (
+    "W3005",  # CDK repeats dependencies that follow from references
+    "W3010",  # the zones are configuration, since three are promised
+    "W6001",  # the release command reads the outputs of one stack alone, so some of them are the platform's
+)
+
+
+def container(stacks: Stacks) -> dict[str, Any]:
+    [found] = stacks.one("service", "ECS::TaskDefinition")["ContainerDefinitions"]
+    return dict(found)
+
+
+def test_the_platform_spans_three_zones(stacks: Stacks) -> None:
+    subnets = stacks.of_type("platform", "EC2::Subnet")
+    assert len({each["AvailabilityZone"] for each in subnets}) == 3
+    assert len(stacks.of_type("platform", "EC2::NatGateway")) == 3
+
+
+def test_the_balancer_speaks_tls_and_sends_plain_http_there(stacks: Stacks) -> None:
+    listeners = {each["Port"]: each for each in stacks.of_type("platform", "ElasticLoadBalancingV2::Listener")}
+    assert sorted(listeners) == [80, 443, 9000]
+    assert listeners[80]["DefaultActions"][0]["RedirectConfig"]["Protocol"] == "HTTPS"
+    assert {listeners[port]["Protocol"] for port in (443, 9000)} == {"HTTPS"}
+    assert all("TLS13" in listeners[port]["SslPolicy"] for port in (443, 9000))
+
+
+def test_only_the_hooks_get_at_the_test_listener(stacks: Stacks) -> None:
+    rules = stacks.of_type("platform", "EC2::SecurityGroupIngress")
+    inline = [
+        rule
+        for group in stacks.of_type("platform", "EC2::SecurityGroup")
+        for rule in group.get("SecurityGroupIngress", [])
+    ]
+    reaching = [rule for rule in rules + inline if rule["FromPort"] <= 9000 <= rule["ToPort"]]
+    assert ["Hooks" in json.dumps(rule["SourceSecurityGroupId"]) for rule in reaching] == [True]
+
+
+def test_postgresql_is_kept_and_speaks_tls_only(stacks: Stacks) -> None:
+    database = stacks.one("platform", "RDS::DBInstance")
+    assert database["MultiAZ"]
+    assert database["StorageEncrypted"]
+    assert database["DeletionProtection"]
+    assert database["BackupRetentionPeriod"] == 7
+    assert database["ManageMasterUserPassword"]
+    parameters = stacks.one("platform", "RDS::DBParameterGroup")["Parameters"]
+    assert parameters["rds.force_ssl"] == "1"
+    assert parameters["max_connections"] == "200"
+
+
+def test_postgresql_is_found_by_a_cname_that_is_forgotten_soon(stacks: Stacks) -> None:
+    record = stacks.one("platform", "Route53::RecordSet")
+    domain = stacks.environment.domain
+    assert (record["Name"], record["Type"], record["TTL"]) == (f"postgres.{domain}.", "CNAME", "5")
+    assert "Endpoint.Address" in json.dumps(record["ResourceRecords"])
+
+
+def test_the_service_is_found_by_a_cname(stacks: Stacks) -> None:
+    record = stacks.one("service", "Route53::RecordSet")
+    assert record["Name"] == f"{stacks.environment.service_name}.{stacks.environment.domain}."
+    assert record["ResourceRecords"] == [{"Fn::ImportValue": "platform-staging-BalancerDnsName"}]
+
+
+def test_tags_of_images_are_never_moved(stacks: Stacks) -> None:
+    assert stacks.one("images", "ECR::Repository")["ImageTagMutability"] == "IMMUTABLE"
+
+
+def test_the_image_is_named_by_its_digest(stacks: Stacks) -> None:
+    assert json.dumps(container(stacks)["Image"]).endswith(f'@{DIGEST}"]]}}')
+
+
+def test_secrets_come_by_arn_and_key_and_the_rest_as_environment(stacks: Stacks) -> None:
+    secret = stacks.environment.service.secret_arn
+    assert container(stacks)["Secrets"] == [{"Name": "DATABASE_URL", "ValueFrom": f"{secret}:DATABASE_URL::"}]
+    variables = {each["Name"]: each["Value"] for each in container(stacks)["Environment"]}
+    assert variables == {
+        "DATABASE_POOL_SIZE": "5",
+        "DRAIN_SECONDS": "5",
+        "PORT": "8000",
+        "SHUTDOWN_SECONDS": "20",
+        "URL_PREFIX": stacks.environment.url_prefix,
+        "WEB_CONCURRENCY": "2",
+    }
+
+
+def test_the_container_can_do_as_little_as_possible(stacks: Stacks) -> None:
+    definition = container(stacks)
+    assert definition["ReadonlyRootFilesystem"] is True
+    assert definition["User"] == "10001:10001"
+    assert definition["LinuxParameters"] == {"Capabilities": {"Drop": ["ALL"]}, "InitProcessEnabled": True}
+    assert definition["StopTimeout"] == 60
+    assert "Privileged" not in definition
+
+
+def test_logs_are_kept_for_a_while_and_block_nobody(stacks: Stacks) -> None:
+    log = container(stacks)["LogConfiguration"]
+    assert (log["LogDriver"], log["Options"]["mode"]) == ("awslogs", "non-blocking")
+    groups = stacks.of_type("service", "Logs::LogGroup")
+    assert all("RetentionInDays" in each for each in groups)
+
+
+def test_tasks_on_machines_share_them_by_dynamic_ports(stacks: Stacks) -> None:
+    task = stacks.one("service", "ECS::TaskDefinition")
+    [port] = container(stacks)["PortMappings"]
+    kinds = {each["TargetType"] for each in stacks.of_type("service", "ElasticLoadBalancingV2::TargetGroup")}
+    if stacks.capacity == "FARGATE":
+        assert (task["NetworkMode"], kinds) == ("awsvpc", {"ip"})
+        assert "HostPort" not in port
+    else:
+        assert (task["NetworkMode"], kinds, port["HostPort"]) == ("bridge", {"instance"}, 0)
+
+
+def test_the_rules_take_the_service_s_paths_and_no_neighbour_s(stacks: Stacks) -> None:
+    prefix = f"/api/{stacks.environment.service_name}"
+    rules = stacks.of_type("service", "ElasticLoadBalancingV2::ListenerRule")
+    assert len(rules) == 2
+    for rule in rules:
+        [condition] = rule["Conditions"]
+        assert condition["PathPatternConfig"]["Values"] == [prefix, f"{prefix}/*"]
+
+
+def test_blue_and_green_are_asked_whether_they_are_ready(stacks: Stacks) -> None:
+    groups = stacks.of_type("service", "ElasticLoadBalancingV2::TargetGroup")
+    assert len(groups) == 2
+    for group in groups:
+        assert group["HealthCheckPath"] == "/readyz"
+        attributes = {each["Key"]: each["Value"] for each in group["TargetGroupAttributes"]}
+        assert attributes["deregistration_delay.timeout_seconds"] == "30"
+
+
+def test_the_number_of_tasks_stays_between_two_bounds(stacks: Stacks) -> None:
+    target = stacks.one("service", "ApplicationAutoScaling::ScalableTarget")
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (3, 6)
+    assert "DesiredCount" not in stacks.one("service", "ECS::Service")
+
+
+def test_ten_copies_across_three_zones_are_one_number(tmp_path: Path) -> None:
+    changed = tables()
+    changed["service"]["tasks_min"] = 10
+    changed["service"]["tasks_max"] = 10
+    changed["platform"]["database_max_connections"] = 300
+    app.build(config.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
+    template = json.loads((tmp_path / f"{config.service_name()}-staging.template.json").read_text(encoding="utf-8"))
+    [target] = [each for each in template["Resources"].values() if each["Type"].endswith("ScalableTarget")]
+    assert target["Properties"]["MinCapacity"] == 10
+    assert template["Outputs"]["TasksMin"]["Value"] == "10"
+
+
+def test_cloudformation_never_moves_the_service_to_another_release(stacks: Stacks) -> None:
+    service = stacks.one("service", "ECS::Service")
+    assert service["TaskDefinition"] == stacks.environment.stack_name
+    [task] = [
+        each for each in stacks.templates["service"]["Resources"].values() if each["Type"] == "AWS::ECS::TaskDefinition"
+    ]
+    assert task["UpdateReplacePolicy"] == "Retain"
+
+
+def test_codedeploy_tests_green_and_brings_blue_back(stacks: Stacks) -> None:
+    groups = stacks.of_type("service", "CodeDeploy::DeploymentGroup")
+    if stacks.controller == "ECS":
+        assert groups == []
+        return
+    [group] = groups
+    assert set(group["AutoRollbackConfiguration"]["Events"]) == {
+        "DEPLOYMENT_FAILURE",
+        "DEPLOYMENT_STOP_ON_REQUEST",
+        "DEPLOYMENT_STOP_ON_ALARM",
+    }
+    assert len(group["AlarmConfiguration"]["Alarms"]) == 4
+    options = group["BlueGreenDeploymentConfiguration"]
+    assert options["TerminateBlueInstancesOnDeploymentSuccess"]["TerminationWaitTimeInMinutes"] == 5
+    assert options["DeploymentReadyOption"]["ActionOnTimeout"] == "CONTINUE_DEPLOYMENT"
+    [pair] = group["LoadBalancerInfo"]["TargetGroupPairInfoList"]
+    assert pair["ProdTrafficRoute"] != pair["TestTrafficRoute"]
+    assert group["DeploymentConfigName"] == "CodeDeployDefault.ECSAllAtOnce"
+    assert stacks.one("service", "ECS::Service")["DeploymentController"] == {"Type": "CODE_DEPLOY"}
+
+
+def test_ecs_runs_the_same_hooks_at_the_stages_that_are_the_same(stacks: Stacks) -> None:
+    service = stacks.one("service", "ECS::Service")
+    hooks = service.get("DeploymentConfiguration", {}).get("LifecycleHooks", [])
+    if stacks.controller == "CODE_DEPLOY":
+        assert hooks == []
+        return
+    functions = {each["FunctionName"] for each in stacks.of_type("service", "Lambda::Function")}
+    assert functions == {stacks.environment.function_name(event) for event in config.EVENTS}
+    called = {
+        re.sub(r"[0-9A-F]{8}$", "", each["HookTargetArn"]["Fn::GetAtt"][0]): each["LifecycleStages"] for each in hooks
+    }
+    assert called == {
+        "BeforeInstall": ["PRE_SCALE_UP"],
+        "AfterInstall": ["POST_SCALE_UP"],
+        "AfterAllowTestTraffic": ["POST_TEST_TRAFFIC_SHIFT"],
+        "BeforeAllowTraffic": ["PRE_PRODUCTION_TRAFFIC_SHIFT"],
+        "AfterAllowTraffic": ["POST_PRODUCTION_TRAFFIC_SHIFT"],
+    }
+    assert service["DeploymentConfiguration"]["Strategy"] == "BLUE_GREEN"
+    assert service["DeploymentConfiguration"]["Alarms"]["Rollback"]
+    assert "AlternateTargetGroupArn" in service["LoadBalancers"][0]["AdvancedConfiguration"]
+
+
+@pytest.mark.parametrize(
+    ("controller", "expected"),
+    [("CODE_DEPLOY", "CodeDeployDefault.ECSCanary10Percent5Minutes"), ("ECS", "CANARY")],
+)
+def test_a_canary_is_one_word_of_configuration(tmp_path: Path, controller: str, expected: str) -> None:
+    changed = tables(controller=controller)
+    changed["service"]["canary"] = True
+    app.build(config.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
+    assert f'"{expected}"' in (tmp_path / f"{config.service_name()}-staging.template.json").read_text(encoding="utf-8")
+
+
+def test_alarms_ring_on_what_the_balancer_sees_and_on_what_the_service_logs(stacks: Stacks) -> None:
+    alarms = stacks.of_type("service", "CloudWatch::Alarm")
+    text = json.dumps(alarms)
+    assert len(alarms) == 4
+    assert all(f'"{name}"' in text for name in ("HTTPCode_Target_5XX_Count", "TargetResponseTime", "LoggedErrors"))
+    for filter_ in stacks.of_type("service", "Logs::MetricFilter"):
+        selectors = re.findall(r"\$\.([\w.]+)", filter_["FilterPattern"])
+        assert selectors
+        assert not [each for each in selectors if "." in each]
+
+
+def test_the_service_itself_may_do_nothing(stacks: Stacks) -> None:
+    resources = stacks.templates["service"]["Resources"]
+    [role] = [name for name in resources if name.startswith("TaskRole")]
+    policies = [each for each in resources.values() if each["Type"] == "AWS::IAM::Policy"]
+    assert policies
+    assert not [each for each in policies if role in json.dumps(each["Properties"]["Roles"])]
+
+
+def test_the_hooks_functions_hold_the_hooks_and_nothing_else(stacks: Stacks) -> None:
+    function = stacks.of_type("service", "Lambda::Function")[0]
+    key = function["Code"]["S3Key"].partition(".")[0]
+    folder = stacks.paths["service"].parent / f"asset.{key}"
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert names == ["deploy/__init__.py", "deploy/checks.py", "deploy/hooks.py"]
+
+
+def test_what_there_is_can_be_named_instead_of_made(tmp_path: Path) -> None:
+    changed = tables()
+    changed["existing"] = {
+        "vpc": {"id": "vpc-1", "cidr": "10.9.0.0/16", "private_subnets": ["subnet-1", "subnet-2", "subnet-3"]},
+        "cluster": "theirs",
+        "balancer": {
+            "arn": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:loadbalancer/app/theirs/1",
+            "dns_name": "theirs.example.com",
+            "security_group": "sg-1",
+            "production_listener": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener/app/theirs/1/2",
+            "test_listener": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener/app/theirs/1/3",
+        },
+        "zone": "Z1",
+        "database": {"host": "db.example.com", "security_group": "sg-2"},
+    }
+    app.build(config.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
+    template = json.loads((tmp_path / "platform-staging.template.json").read_text(encoding="utf-8"))
+    made = {each["Type"].removeprefix("AWS::") for each in template["Resources"].values()}
+    assert made == {"EC2::SecurityGroup", "EC2::SecurityGroupIngress", "Route53::RecordSet"}
+    exports = {each["Export"]["Name"]: each["Value"] for each in template["Outputs"].values()}
+    assert exports["platform-staging-BalancerFullName"] == "app/theirs/1"
+    assert exports["platform-staging-Cluster"] == "theirs"
+
+
+def test_the_resources_are_those_of_the_snapshot(all_stacks: Mapping[tuple[str, str], Stacks]) -> None:
+    lines = []
+    for combination in COMBINATIONS:
+        for name, template in all_stacks[combination].templates.items():
+            lines.append(f"# {name}, {', '.join(combination)}")
+            kinds = sorted(
+                f"{each['Type'].removeprefix('AWS::')} {re.sub('[0-9A-F]{8}$', '', logical)}"
+                for logical, each in template["Resources"].items()
+            )
+            lines.extend(kinds)
+    found = "\n".join(lines) + "\n"
+    if os.environ.get("UPDATE_SNAPSHOT"):
+        SNAPSHOT.write_text(found, encoding="utf-8")
+    assert found == SNAPSHOT.read_text(encoding="utf-8"), "UPDATE_SNAPSHOT=1 takes the new resources over"
+
+
+@pytest.mark.parametrize(("capacity", "controller"), COMBINATIONS)
+def test_cdk_nag_finds_nothing_that_is_not_explained(tmp_path: Path, capacity: str, controller: str) -> None:
+    built = app.build(config.parse("staging", tables(capacity, controller)), DIGEST, outdir=str(tmp_path))
+    Validations.of(built).add_plugins(AwsSolutionsChecks(built))
+    built.synth()  # it fails with the findings
+
+
+def test_cfn_lint_is_content(all_stacks: Mapping[tuple[str, str], Stacks]) -> None:
+    paths = [str(path) for each in map(all_stacks.__getitem__, COMBINATIONS) for path in each.paths.values()]
+    linter = Path(sys.executable).parent / "cfn-lint"
+    done = subprocess.run(
+        [linter, "--ignore-checks", *LINT_IGNORED, "--", *paths], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_cloudformation_creates_the_stacks(cloud: Cloud, stacks: Stacks) -> None:
+    deploy(cloud, stacks)
+    described = cloud.client("cloudformation").describe_stacks()["Stacks"]
+    assert [each["StackStatus"] for each in described] == ["CREATE_COMPLETE"] * 3
+    [service] = cloud.client("ecs").describe_services(cluster="platform-staging", services=[config.service_name()])[
+        "services"
+    ]
+    assert service["taskDefinition"].endswith(f":task-definition/{stacks.environment.stack_name}:1")
+
+
+def test_a_fault_of_the_environment_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.app"],
+        env={**os.environ, "CDK_CONTEXT_JSON": '{"environment": "staging"}'},
+        cwd=config.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if not line.startswith("b'!!")] == [
+        "deploy: deploy/staging.toml: account '000000000000' is not the number of an AWS account, 12 digits: fill it in"
+    ]
