@@ -22,12 +22,13 @@ def test_the_contract_is_valid_openapi_3_1_and_names_every_route(client: FlaskCl
         for methods in contract["paths"].values()
         for operation in methods.values()
     }
+    anywhere = {"408", "414", "431", "500", "503"}
     assert operations == {
-        "createNote": {"201", "400", "413", "415", "500", "503"},
-        "listNotes": {"200", "400", "500", "503"},
-        "putNote": {"200", "201", "400", "413", "415", "500", "503"},
-        "getNote": {"200", "400", "404", "500", "503"},
-        "deleteNote": {"204", "400", "500", "503"},
+        "createNote": {"201", "400", "413", "415"} | anywhere,
+        "listNotes": {"200", "400"} | anywhere,
+        "putNote": {"200", "201", "400", "413", "415"} | anywhere,
+        "getNote": {"200", "400", "404"} | anywhere,
+        "deleteNote": {"204", "400"} | anywhere,
     }
 
 
