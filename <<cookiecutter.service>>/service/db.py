@@ -9,7 +9,7 @@ from typing import Any, Concatenate, TypeVar
 import psycopg
 from flask import Flask, current_app
 from psycopg import Connection
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from service.config import Config
 
@@ -102,12 +102,12 @@ def connection() -> Iterator[Connection[Any]]:
         psycopg.OperationalError: none can be had within `DATABASE_TIMEOUT_SECONDS`, or too many wait for one already.
     """
     pool = _pool(current_app)
-    conn = _lend(pool)
+    conn = pool.getconn()
     while not _is_alive(conn):
         # The server has closed it, so it will have closed the others too: replace them all, and wait for a new one.
         pool.putconn(conn)
         pool.drain()
-        conn = _lend(pool)
+        conn = pool.getconn()
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:
@@ -135,29 +135,13 @@ def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -
         return query(conn, *args)
 
 
-def _lend(pool: ConnectionPool[Any]) -> Connection[Any]:
-    """A connection of the pool's, whose queue is left by who waits no more.
-
-    By itself it keeps them until the next connection comes: in an outage they fill the queue, every request is refused
-    because of that, and since only who queues has the pool connect again, it never does.
-    """
-    try:
-        conn: Connection[Any] = pool.getconn()
-    except PoolTimeout:
-        waiting = pool._waiting  # noqa: SLF001 - no other way leads there
-        with pool._lock:  # noqa: SLF001 - so
-            while waiting and waiting[0].error:
-                waiting.popleft()
-        raise
-    return conn
-
-
 def _renew(pool: ConnectionPool[Any]) -> None:
     """Keep the pool full, and its connections young, without a request that asks for one."""
     size = pool.max_size
     while not pool.closed:
         stats = pool.get_stats()
-        # The pool gives lost connections up, and comes back to them only for a request that finds none.
+        # The pool gives lost connections up, and connects again only for a request that may queue; and its queue, which
+        # who gave up waiting leaves only when a connection comes, is full by then. So it never would.
         if stats["pool_size"] < size:
             pool.resize(stats["pool_size"], size)
             pool.resize(size, size)

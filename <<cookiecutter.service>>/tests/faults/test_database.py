@@ -90,6 +90,7 @@ def judge(what: str, load: Load, server: cluster.Server, since: float, reachable
     assert worst["GET"] <= WORST_READ_SECONDS + TOLERANCE_SECONDS
     assert len(after) > 100
     assert [answer for answer in after if answer in failed] == []
+    assert max(answer.seconds for answer in after) <= TOLERANCE_SECONDS
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def test_without_the_lame_duck_the_same_restarts_lose_requests(database_url: str
 @haproxy.needed
 @containers.needed
 def test_docker_stop_loses_no_request(image: str, network: str, processes: ExitStack) -> None:
-    restarts = 4
+    restarts = 2
     fleet = {}
     for port in (free_port(), free_port()):
         options = (f"--publish=127.0.0.1:{port}:8000", "--env=DRAIN_SECONDS=2")
