@@ -26,6 +26,13 @@ def test_its_own_gates_pass(service: Path, capfd: pytest.CaptureFixture[str]) ->
     assert done.returncode == 0
 
 
+def test_its_promises_hold_under_fire(service: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with capfd.disabled():
+        command = ["make", f"PYTHON={sys.executable}", "faults", "factors"]
+        done = subprocess.run(command, cwd=service, env=environment(), check=False)
+    assert done.returncode == 0
+
+
 def test_it_runs_with_nothing_but_python_and_stops_at_an_interrupt(service: Path) -> None:
     port = "8765"
     process = subprocess.Popen(
