@@ -10,7 +10,7 @@ demo: .venv/installed # bake a service with the default answers into demo/, and 
 	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo .
 	$(MAKE) -C demo/orders PYTHON=$(PYTHON) run
 
-test: lint types audit check # everything that CI asks, of the template and of a baked service
+test: lint types audit check service proofs # everything that CI asks, of the template and of a baked service
 
 lint: .venv/installed .venvs/checkov/installed # style, and what else can be seen without running anything
 	$(BIN)/ruff check --no-cache
@@ -45,7 +45,13 @@ audit: .venv/installed # known weaknesses of what is pinned; without an index th
 	    $(BIN)/pip-audit --progress-spinner off --disable-pip --requirement "$$file" || exit 1; done
 
 check: .venv/installed .venvs/checkov/installed .venvs/service/installed # tests
-	$(BIN)/pytest --verbose
+	$(BIN)/pytest --verbose --ignore tests/test_service.py --ignore tests/test_adopt.py --ignore tests/test_proofs.py
+
+service: .venv/installed # a baked service passes its gates, runs, and takes the changes of its first hour
+	$(BIN)/pytest --verbose tests/test_service.py tests/test_adopt.py
+
+proofs: .venv/installed # what a baked service promises: under fire, and the twelve factors
+	$(BIN)/pytest --verbose tests/test_proofs.py
 
 format: .venv/installed # put the code into shape
 	$(BIN)/ruff check --no-cache --fix
@@ -73,4 +79,4 @@ clean: # remove what the targets above have made
 	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement '$<'
 	@touch $@
 
-.PHONY: help demo test lint types inplace audit check format lock clean
+.PHONY: help demo test lint types inplace audit check service proofs format lock clean

@@ -32,6 +32,15 @@ def free_port() -> int:
         return port
 
 
+def exists(pid: int) -> bool:
+    """Whether there is a process of this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
     """Ask again and again until `condition()` holds, where nobody announces it.
 
@@ -111,8 +120,9 @@ class Gunicorn:
         return [json.loads(line) for line in list(self.lines)]
 
     def workers(self) -> list[int]:
-        """The process ids of the workers that have said that they are ready, oldest first."""
-        return [event["process.pid"] for event in self.events if event.get("body") == "ready"]
+        """The process ids of the workers that have said that they are ready and are still there, oldest first."""
+        pids = [event["process.pid"] for event in self.events if event.get("body") == "ready"]
+        return [pid for pid in pids if exists(pid)]
 
     def signal(self, signum: int) -> float:
         """Send a signal to the service; says when, in seconds of `time.monotonic`."""
