@@ -66,7 +66,7 @@ def test_every_line_of_prose_is_one_sentence(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)
 def test_every_target_that_is_named_is_in_the_makefile(path: Path) -> None:
-    makefiles = [folder / "Makefile" for folder in {TEMPLATE, path.parent} if (folder / "Makefile").exists()]
+    makefiles = [folder / "Makefile" for folder in {TEMPLATE, SOURCE} if (folder / "Makefile").exists()]
     targets = {target for file in makefiles for target in re.findall(r"^([a-z]+):", file.read_text(), re.MULTILINE)}
     named = re.findall(r"(?:^|`)make ([a-z]+(?: [a-z]+)*)(?=`| [A-Z#]| {2}|$)", path.read_text(), re.MULTILINE)
     assert {target for words in named for target in words.split()} <= targets
