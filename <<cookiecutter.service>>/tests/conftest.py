@@ -124,19 +124,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         numeral: (name, law)
         for numeral, name, law in re.findall(r"^\| ([IVX]+) (.+?) \| (.+?) \|", readme, re.MULTILINE)
     }
-    proofs: dict[str, list[str]] = {}
+    proofs: dict[str, tuple[list[str], list[str]]] = {}
     for outcome in ("passed", "failed", "skipped", "error"):
         for report in terminalreporter.getreports(outcome):
             if "test_factors.py::" in report.nodeid and (report.when == "call" or outcome != "passed"):
                 numeral = report.nodeid.rpartition("::test_")[2].split("_")[0].upper()
-                proof = proofs.setdefault(numeral, ["", "", "held"])
-                for _, (_, done, measured) in report.user_properties:
-                    proof[:2] = done, measured
-                if outcome != "passed":
-                    proof[2] = "skipped" if outcome == "skipped" else "BROKEN"
+                outcomes, figures = proofs.setdefault(numeral, ([], []))
+                outcomes.append(outcome)
+                figures += [f"{done}: {measured}" for _, (_, done, measured) in report.user_properties]
     if proofs:
         terminalreporter.section("the twelve factors")
-    for numeral, (done, measured, verdict) in sorted(proofs.items(), key=lambda item: list(laws).index(item[0])):
+    for numeral, (outcomes, figures) in sorted(proofs.items(), key=lambda item: list(laws).index(item[0])):
+        verdict = "BROKEN" if {"failed", "error"} & set(outcomes) else "held" if "passed" in outcomes else "skipped"
         name, law = laws[numeral]
         terminalreporter.line(f"{verdict:<7} {numeral:>4} {name}: {law}")
-        terminalreporter.line(f"{'':12} {done}: {measured}" if done else "")
+        for figure in figures:
+            terminalreporter.line(f"{'':12} {figure}")

@@ -8,7 +8,6 @@ that cannot fail is none.
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -26,7 +25,8 @@ import psycopg
 import pytest
 
 from service import migrations
-from tests import postgres
+from tests import containers, postgres
+from tests.containers import HARDENED, docker
 from tests.faults.load import Load
 from tests.process import BIN, Gunicorn, environment, wait_until
 from tests.relay import Relay
@@ -41,10 +41,6 @@ CODE = [
     "compose.yaml",
 ]
 URL = "postgresql://nobody@127.0.0.1:1/nothing"
-needs_docker = pytest.mark.skipif(
-    not postgres.docker_answers() and "CI" not in os.environ,  # there it must not be missed
-    reason="no Docker engine answers here",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,13 +252,13 @@ def prove_build_release_run(tested: str, released: str, release: str) -> str:
     return tested[:19]
 
 
-@needs_docker
+@containers.needed
 def test_v_build_release_run(code: Code, holds: Callable[[str, str], None]) -> None:
     tested = image(code, "build-1")
     holds("built an image once, and ran it by its digest", prove_build_release_run(tested, tested, "build-1"))
 
 
-@needs_docker
+@containers.needed
 def test_v_is_noticed_when_a_release_is_built_anew(code: Code) -> None:
     tested = image(code, "build-1")
     rebuilt = image(code.broken("service/health.py", '"alive"', '"fine"'), "build-1")
@@ -461,3 +457,80 @@ def test_xii_admin_processes(code: Code, empty_database_url: str, holds: Callabl
 def test_xii_is_noticed_when_failures_are_hidden(code: Code, empty_database_url: str) -> None:
     code.broken("service/admin.py", "        return EX_FAILED\n", "        return 0\n")
     assert "statuses" in refused(lambda: prove_admin(code, empty_database_url))
+
+
+# The same in containers, which are what a platform runs
+
+
+def ask(container: str, path: str, method: str = "GET", body: str = "", port: int = 8000) -> Any:
+    """The JSON that a service answers inside its container, where no port needs to be free."""
+    program = (
+        "import sys, urllib.request as r; method, url, body = sys.argv[1:];"
+        "headers = {'Content-Type': 'application/json'};"
+        "print(r.urlopen(r.Request(url, body.encode() or None, headers, method=method)).read().decode())"
+    )
+    url = f"http://127.0.0.1:{port}{path}"
+    return json.loads(docker("exec", container, "python", "-c", program, method, url, body))
+
+
+@containers.needed
+def test_iii_config_in_containers(image: str, network: str, holds: Callable[[str, str], None]) -> None:
+    with (
+        containers.running(image, network, "--env=RELEASE=a") as one,
+        containers.running(image, network, "--env=RELEASE=b", "--env=URL_PREFIX=/api") as two,
+    ):
+        assert (ask(one, "/version")["release"], ask(two, "/api/version")["release"]) == ("a", "b")
+    wrong = ["docker", "run", "--rm", *HARDENED, "--env=LOG_LEVEL=loud", image]
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False)
+    assert (done.returncode, set(json.loads(done.stdout)["faults"])) == (78, {"DATABASE_URL", "LOG_LEVEL"})
+    holds("ran one image in two environments, and in a wrong one", "two deploys; 2 faults named, status 78")
+
+
+@containers.needed
+def test_vi_processes_in_containers(image: str, network: str, holds: Callable[[str, str], None]) -> None:
+    path = f"/notes/{uuid.uuid4()}"
+    with containers.running(image, network) as one, containers.running(image, network) as two:
+        ask(one, path, "PUT", '{"text": "shared"}')
+        assert ask(two, path)["text"] == "shared"
+        assert docker("diff", one) == docker("diff", two) == ""
+    holds("stored a note by one container and asked another", "found; nothing written on two read-only roots")
+
+
+@containers.needed
+def test_vii_port_binding_in_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
+    with containers.running(image, network, "--env=PORT=9876") as container:
+        assert ask(container, "/livez", port=9876) == {"status": "alive"}
+    holds("told a container another port", "answered on 9876")
+
+
+@containers.needed
+def test_ix_disposability_in_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
+    begun = time.monotonic()
+    with containers.running(image, network, "--env=DRAIN_SECONDS=1") as container:
+        ready = time.monotonic()
+        docker("stop", container)
+        assert docker("inspect", "--format={{.State.ExitCode}}", container) == "0"
+        gone = time.monotonic()
+    holds("migrated, started and stopped it", f"ready in {ready - begun:.1f} s, gone in {gone - ready:.1f} s, status 0")
+
+
+@containers.needed
+def test_xi_logs_of_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
+    with containers.running(image, network, "--env=DRAIN_SECONDS=0") as container:
+        ask(container, "/notes")
+        docker("stop", container)
+        said = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)  # noqa: S607
+    events = [json.loads(line) for line in said.stdout.splitlines()]
+    assert said.stderr == ""
+    holds("read all that a container said", f"{len(events)} lines, {len(events)} events")
+
+
+@containers.needed
+def test_xii_admin_processes_in_containers(image: str, network: str, holds: Callable[[str, str], None]) -> None:
+    run = ["docker", "run", "--rm", f"--network={network}", f"--env={containers.URL}", *HARDENED, image]
+    statuses = [
+        subprocess.run([*run, "python", "-m", "service.admin", command], capture_output=True, check=False).returncode
+        for command in ("migrate", "check", "destroy")
+    ]
+    assert statuses == [0, 0, 64]
+    holds("ran one-off commands from the same image", "statuses 0, 0, 64")
