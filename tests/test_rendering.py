@@ -13,6 +13,7 @@ RENDERED = {
     "Dockerfile",
     "README.md",
     "compose.yaml",
+    "deploy/rehearse.yaml",
     "pyproject.toml",
 }
 """The files that rendering changes. No Python among them: having read one service, you have read them all."""
@@ -36,6 +37,7 @@ def baked_files(service: Path) -> dict[str, Path]:
     made = {
         ".venv",
         ".venv-deploy",
+        ".venv-rehearse",
         ".postgres",
         "__pycache__",
         ".mypy_cache",
