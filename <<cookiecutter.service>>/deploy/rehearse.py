@@ -1,4 +1,4 @@
-"""Factor V, rehearsed: a blue/green deployment on this machine, step for step what CodeDeploy does on ECS.
+"""A blue/green deployment on this machine, step for step what CodeDeploy does on ECS.
 
 `make rehearse` deploys a green that is as good as blue; `make rehearse GREEN=broken`, `unready` or `slow` one that is
 not, and that has to be rolled back. The containers, the load balancer, the database and the load are real, and the
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from deploy import config, hooks
+from deploy import checks, config, hooks
 from deploy.picture import draw
 from deploy.stage import Aws, Stage, StageError, until
 from tests.faults.load import Answer, Load
@@ -162,6 +162,9 @@ class Rehearsal:
 
         Raises:
             StageError: something that has nothing to do with green did not work.
+            checks.CheckError: blue does not serve.
+            DeploymentError: the rollback failed.
+            TimeoutError: the load got no answers.
         """
         self.prepare()
         blue = self.stage.look("blue")["State"]
@@ -187,6 +190,7 @@ class Rehearsal:
         self.stage.compose("up", "--detach", "blue", "balancer")
         if not until(lambda: self.stage.is_told() and self.stage.is_healthy("blue"), INSTALL_SECONDS):
             raise StageError(f"blue is not ready after {INSTALL_SECONDS} s")
+        checks.ready(f"http://127.0.0.1:{self.port}", self.prefix, self.stage.release("blue"))
         self.say("blue", "serves at the production listener; the load begins")
 
     def deploy(self) -> None:
@@ -398,7 +402,7 @@ def main() -> int:
         rehearsal.run()
         rehearsal.draw(picture)
         status, last = int(bool(rehearsal.faults)), f"{rehearsal.verdict()}; see {picture}"
-    except (StageError, TimeoutError) as error:
+    except (StageError, checks.CheckError, DeploymentError, TimeoutError) as error:
         last = f"NOT as it should be: {error}"
     except KeyboardInterrupt:
         status, last = 130, "interrupted"
