@@ -10,17 +10,48 @@ demo: .venv/installed # bake a service with the default answers into demo/, and 
 	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo .
 	$(MAKE) -C demo/orders PYTHON=$(PYTHON) run
 
-test: lint types check # everything that CI asks, of the template and of a baked service
+test: lint types audit check service proofs # everything that CI asks, of the template and of a baked service
 
-lint: .venv/installed # style
+lint: .venv/installed .venvs/checkov/installed # style, and what else can be seen without running anything
 	$(BIN)/ruff check --no-cache
 	$(BIN)/ruff format --no-cache --check
+	cd '$(SERVICE)' && $(CURDIR)/$(BIN)/ruff check --no-cache && $(CURDIR)/$(BIN)/ruff format --no-cache --check
+	$(BIN)/shellcheck .ci/run
+	$(BIN)/zizmor --offline --quiet --strict-collection .github '$(SERVICE)/.github'
+	rm -rf .baked && $(BIN)/cookiecutter --no-input --output-dir .baked . >.baked.log
+	$(BIN)/hadolint .baked/orders/Dockerfile
+	.venvs/checkov/bin/checkov $(CHECKOV) --quiet --compact
+	if docker compose version; then docker compose --file .baked/orders/compose.yaml config --quiet; else test -z "$$CI"; fi
+CHECKOV = --directory . --framework dockerfile github_actions --skip-download \
+          --skip-check CKV_DOCKER_7 \
+          --skip-check CKV_GHA_7
+# CKV_DOCKER_7: the base image's tag is in ARG BASE, where it does not look.
+# CKV_GHA_7: a person who rolls back has to say where; the input is a choice of two.
 
-types: .venv/installed # types
+types: .venv/installed .venvs/service/installed # types
 	$(BIN)/mypy --cache-dir .mypy_cache
+	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir $(CURDIR)/.mypy_cache/service
 
-check: .venv/installed # tests
-	$(BIN)/pytest --verbose
+# TESTS= chooses; PostgreSQL comes from DATABASE_URL, Docker, or a package, in that order.
+inplace: .venv/installed .venvs/service/installed # lint, types and tests of the service where it stands, unrendered
+	cd '$(SERVICE)' && $(CURDIR)/$(BIN)/ruff check --no-cache && $(CURDIR)/$(BIN)/ruff format --no-cache --check
+	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir $(CURDIR)/.mypy_cache/service
+	cd '$(SERVICE)' && $(INPLACE)/pytest -p no:cacheprovider --ignore tests/faults $(TESTS)
+	rm -rf '$(SERVICE)/.postgres'
+INPLACE = PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$(CURDIR)/.hypothesis $(CURDIR)/.venvs/service/bin
+
+audit: .venv/installed # known weaknesses of what is pinned; without an index that tells, it says so and passes
+	for file in requirements.txt '$(SERVICE)/requirements-dev.txt' '$(SERVICE)/deploy/requirements.txt'; do \
+	    $(BIN)/pip-audit --progress-spinner off --disable-pip --requirement "$$file" || exit 1; done
+
+check: .venv/installed .venvs/checkov/installed .venvs/service/installed # tests
+	$(BIN)/pytest --verbose --ignore tests/test_service.py --ignore tests/test_adopt.py --ignore tests/test_proofs.py
+
+service: .venv/installed # a baked service passes its gates, runs, and takes the changes of its first hour
+	$(BIN)/pytest --verbose tests/test_service.py tests/test_adopt.py
+
+proofs: .venv/installed # what a baked service promises: under fire, and the twelve factors
+	$(BIN)/pytest --verbose tests/test_proofs.py
 
 format: .venv/installed # put the code into shape
 	$(BIN)/ruff check --no-cache --fix
@@ -28,10 +59,11 @@ format: .venv/installed # put the code into shape
 
 lock: .venv/installed # resolve all dependencies anew, with hashes: the template's and the service's
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml --group dev
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --output-file requirements-checkov.txt pyproject.toml --group checkov
 	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . && $(MAKE) -C demo/orders PYTHON=$(PYTHON) lock && cp demo/orders/requirements*.txt '$(SERVICE)'
 
 clean: # remove what the targets above have made
-	rm -rf .venv demo .mypy_cache .hypothesis
+	rm -rf .venv .venvs demo .baked .baked.log .mypy_cache .hypothesis
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.14 ...")'
@@ -39,4 +71,12 @@ clean: # remove what the targets above have made
 	$(BIN)/pip install --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
-.PHONY: help demo test lint types check format lock clean
+# Environments beside the template's own: of the service, to look at it where it stands; and of what is large.
+.venvs/service/installed: $(SERVICE)/requirements-dev.txt
+.venvs/checkov/installed: requirements-checkov.txt
+.venvs/service/installed .venvs/checkov/installed: | .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement '$<'
+	@touch $@
+
+.PHONY: help demo test lint types inplace audit check service proofs format lock clean

@@ -24,6 +24,7 @@ except configuration.ConfigError as error:
     logging.critical("the configuration was refused", extra={"faults": error.faults})
     raise SystemExit(EX_CONFIG) from None
 logs.configure(settings)
+worker.allow_files(settings.web_threads + settings.database_pool_size)
 
 wsgi_app = "service.app:create_app()"
 bind = f"0.0.0.0:{settings.port}"

@@ -5,7 +5,13 @@ import re
 import sys
 
 # As data: JSON in this form holds no apostrophe and no angle bracket, so no answer can break out of the text.
-ANSWERS = json.loads(r"""<< cookiecutter | tojson >>""")
+TEXT = r"""<< cookiecutter | tojson >>"""
+if not TEXT.startswith("{"):  # still as it is written here
+    sys.exit(
+        "This template needs cookiecutter 2.6 or newer, which knows its delimiters. Upgrade it: pipx upgrade"
+        " cookiecutter, or run the newest without installing: uvx cookiecutter@latest"
+    )
+ANSWERS = json.loads(TEXT)
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 DELIMITERS = r"<[%#<]|[>%#]>|\{[%#{]|[}%#]\}"  # in an order in which they are none here
@@ -20,10 +26,10 @@ def fault(service: str, description: str, domain: str) -> str:
         )
     if not description.strip() or len(description) > 200:  # noqa: PLR2004
         return f"description: use 1 to 200 characters; not {len(description.strip())}"
-    if not description.isprintable() or re.search(rf"[\"'\\]|{DELIMITERS}", description):
+    if not description.isprintable() or re.search(rf"[\"'`\\]|{DELIMITERS}", description):
         return (
-            "description: use one line of text without quotes, backslashes, invisible characters and template"
-            f" delimiters; not {description!a}"
+            "description: use one line of text without quotes, backticks, backslashes, invisible characters and"
+            f" template delimiters; not {description!a}"
         )
     if not re.fullmatch(rf"({LABEL}\.)+(?=[a-z0-9-]*[a-z]){LABEL}", domain) or len(f"postgres.{domain}") > 253:  # noqa: PLR2004
         return (

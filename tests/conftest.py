@@ -1,5 +1,6 @@
-"""What the tests share: one baked service for the session."""
+"""What the tests share: cookiecutter as a user runs it, and one baked service for the session."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,16 +9,30 @@ from pathlib import Path
 import pytest
 
 TEMPLATE = Path(__file__).parent.parent
+SOURCE = TEMPLATE / "<<cookiecutter.service>>"
 Bake = Callable[..., subprocess.CompletedProcess[str]]
+Tree = dict[str, tuple[int, bytes]]
 
 
-def cookiecutter(
-    output: Path, home: Path, *answers: str, template: Path | str = TEMPLATE
+def cookiecutter(  # noqa: PLR0913 -- all but the folders have names
+    output: Path,
+    home: Path,
+    *arguments: str,
+    template: Path | str = TEMPLATE,
+    python: Path | str = sys.executable,
+    path: str = "/usr/bin:/bin",
+    typed: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run cookiecutter as a user does, without questions, with a `home` of its own for its settings and replays."""
+    """Run cookiecutter as a user does, with a `home` of its own for its settings and replays.
+
+    Answers are `typed` lines; or there are no questions and the `arguments` hold answers as `name=value`.
+    """
+    questions = ["--no-input"] if typed is None and "--replay" not in arguments else []
     return subprocess.run(
-        [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "--output-dir", str(output), *answers],
-        env={"HOME": str(home), "PATH": "/usr/bin:/bin"},
+        [python, "-m", "cookiecutter", template, *questions, "--output-dir", output, *arguments],
+        cwd=output,
+        env={"HOME": str(home), "PATH": path},
+        input=typed or "",
         capture_output=True,
         text=True,
         check=False,
@@ -25,12 +40,44 @@ def cookiecutter(
     )
 
 
+def tree(folder: Path) -> Tree:
+    """Each file of a folder, with its mode and its bytes."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mode, path.read_bytes()) for path in paths}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """The output of a git command that succeeds."""
+    me = ["-c", "user.name=test", "-c", "user.email=test@test", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *me, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def commit(folder: Path, message: str) -> str:
+    """Commit everything there is, and say the commit's name."""
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", message)
+    return git(folder, "rev-parse", "HEAD").strip()
+
+
+def clone(folder: Path) -> Path:
+    """A repository with the template's history and, committed as `main`, its files as they are now."""
+    git(folder.parent, "clone", "--quiet", f"file://{TEMPLATE}", folder.name)
+    git(folder, "checkout", "--quiet", "-B", "main")
+    git(folder, "rm", "--quiet", "-r", ".")
+    for name in git(TEMPLATE, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0"):
+        if name and ((TEMPLATE / name).is_symlink() or (TEMPLATE / name).is_file()):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, folder / name, follow_symlinks=False)
+    commit(folder, "The files as they are now")
+    return folder
+
+
 @pytest.fixture
 def bake(tmp_path: Path) -> Bake:
     """Bakes into `tmp_path / "out"`, with the answers given as `name=value`."""
     (tmp_path / "home").mkdir()
     (tmp_path / "out").mkdir()
-    return lambda *answers: cookiecutter(tmp_path / "out", tmp_path / "home", *answers)
+    return lambda *answers, **how: cookiecutter(tmp_path / "out", tmp_path / "home", *answers, **how)
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_it_runs_with_nothing_but_python_and_stops_at_an_interrupt(service: Path
     reader.join(60)
     process.stdout.close()  # type: ignore[union-attr]
     said = "".join(lines)
-    assert "curl -i http://127.0.0.1:8000/notes" in said
+    assert f"curl -i http://127.0.0.1:{port}/notes" in said
     assert "Traceback" not in said
     running = subprocess.run(["pgrep", "-f", str(service)], capture_output=True, text=True, check=False)
     assert running.stdout == ""

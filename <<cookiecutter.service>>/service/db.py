@@ -1,5 +1,7 @@
 """Factor IV: PostgreSQL, an attached resource that is known by its URL and nothing else."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, TypeVar
@@ -14,16 +16,20 @@ from service.config import Config
 T = TypeVar("T")
 
 RECONNECT_SECONDS = 0.5
-"""How long the pool goes on by itself after a failed attempt to connect. Short, since the next request starts a new
-attempt at once, whereas the pool's own attempts back off: with its default of 300 s a service stays down for most of a
-minute after the database is back. https://www.psycopg.org/psycopg3/docs/api/pool.html (`reconnect_timeout`)"""
+"""How long the pool repeats a failed attempt to connect before it gives that connection up. Short, since its pauses
+double: with its default of 300 s a service stays down for most of a minute after the database is back. What it gave up
+`_renew` asks for again. https://www.psycopg.org/psycopg3/docs/api/pool.html (`reconnect_timeout`)"""
 
 WAITING_PER_CONNECTION = 50
 """Requests that may queue for each connection; more are refused at once. At a few milliseconds a statement the last
 one in the queue still waits less than `DATABASE_TIMEOUT_SECONDS`."""
 
-KEEPALIVE_SECONDS = 2
-"""Silence after which the kernel asks an idle server whether it is there, and between the times that it asks again."""
+KEEPALIVE_SECONDS = 1
+"""Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""
+
+RENEWAL_SECONDS = 0.5
+"""How often idle connections are looked at, whether their time is over or the server has closed them, and lost ones are
+asked for again: so also the longest that the service overlooks a database that is back."""
 
 
 def register(app: Flask, settings: Config) -> None:
@@ -46,7 +52,8 @@ def register(app: Flask, settings: Config) -> None:
         max_size=settings.database_pool_size,
         max_waiting=settings.database_pool_size * WAITING_PER_CONNECTION,
         timeout=settings.database_timeout_seconds,
-        max_lifetime=settings.database_max_lifetime_seconds,
+        # Less what passes until an idle connection is looked at: none may be older than the configuration says.
+        max_lifetime=settings.database_max_lifetime_seconds - RENEWAL_SECONDS,
         reconnect_timeout=RECONNECT_SECONDS,
         configure=configure,
         open=False,
@@ -56,7 +63,6 @@ def register(app: Flask, settings: Config) -> None:
 
 def connect_options(settings: Config) -> dict[str, Any]:
     """How every connection is made, beside the URL. https://www.postgresql.org/docs/18/libpq-connect.html"""
-    patience_ms = (settings.statement_timeout_seconds + 1) * 1_000
     return {
         "application_name": f"{settings.service}/{settings.release}"[:63],
         # One statement is one transaction and costs one round trip; `with conn.transaction():` spans several.
@@ -66,17 +72,21 @@ def connect_options(settings: Config) -> dict[str, Any]:
         "target_session_attrs": "read-write",
         # Statements that the server remembers would tie a connection to one client of RDS Proxy or PgBouncer.
         "prepare_threshold": None,
-        # A network that swallows packets reports no error: let the kernel give up soon after a statement should have.
-        "tcp_user_timeout": patience_ms,
+        # A network that swallows packets reports no error. The kernel gives up when the other one has not confirmed
+        # a packet for as long as a new connection may take; one that works on a statement does confirm them.
+        "tcp_user_timeout": settings.database_timeout_seconds * 1_000,
         "keepalives_idle": KEEPALIVE_SECONDS,
         "keepalives_interval": KEEPALIVE_SECONDS,
-        "keepalives_count": max(1, patience_ms // (1_000 * KEEPALIVE_SECONDS)),
+        "keepalives_count": settings.database_timeout_seconds
+        // KEEPALIVE_SECONDS,  # where there is no tcp_user_timeout
     }
 
 
 def open_pool(app: Flask) -> None:
     """Connect `app` to its database, in the background: a service whose database is away must start all the same."""
-    _pool(app).open(wait=False)
+    pool = _pool(app)
+    pool.open(wait=False)
+    threading.Thread(target=_renew, args=[pool], name="renewal", daemon=True).start()
 
 
 def close_pool(app: Flask) -> None:
@@ -104,6 +114,8 @@ def connection() -> Iterator[Connection[Any]]:
         pool.drain()  # it was the primary and is no longer; its name leads to another one by now, or will
         raise
     finally:
+        if conn.broken:
+            pool.drain()  # the others break too, even if they do not show it yet: who repeats a read shall get none
         pool.putconn(conn)
 
 
@@ -121,6 +133,27 @@ def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -
                 raise
     with connection() as conn:
         return query(conn, *args)
+
+
+def _renew(pool: ConnectionPool[Any]) -> None:
+    """Keep the pool full, and its connections young, without a request that asks for one."""
+    size = pool.max_size
+    while not pool.closed:
+        stats = pool.get_stats()
+        # The pool gives lost connections up, and connects again only for a request that may queue; and its queue, which
+        # who gave up waiting leaves only when a connection comes, is full by then. So it never would.
+        if stats["pool_size"] < size:
+            pool.resize(stats["pool_size"], size)
+            pool.resize(size, size)
+        # It looks at the age of a connection only when one is returned: lend each to nobody.
+        for _ in range(stats["pool_available"]):
+            try:
+                conn = pool.getconn(RENEWAL_SECONDS)
+            except psycopg.OperationalError:
+                break  # all are in use by now, or the pool was closed
+            _is_alive(conn)  # one that is not will be replaced
+            pool.putconn(conn)
+        time.sleep(RENEWAL_SECONDS)
 
 
 def _is_alive(conn: Connection[Any]) -> bool:

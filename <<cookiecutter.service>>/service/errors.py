@@ -8,7 +8,7 @@ import psycopg
 from flask import Flask, Request, Response, current_app, g
 from gunicorn.http.errors import NoMoreData, ParseException
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 
 RETRY_AFTER_SECONDS = 1
 """What a client is told to wait when the database cannot be had: the pool tries again within half of that."""
@@ -48,8 +48,12 @@ class JSONRequest(Request):
 
         Raises:
             BadRequest: it is not JSON, or not an object.
+            RequestEntityTooLarge: it is longer than `MAX_BODY_BYTES`.
             UnsupportedMediaType: it does not say that it is JSON.
         """
+        # Of a chunked body that is too long, Werkzeug takes the start for the whole.
+        if self.is_json and self.get_data() and self.environ["wsgi.input"].read(1):
+            raise RequestEntityTooLarge
         body = super().get_json(cache=cache)
         if not isinstance(body, dict):
             raise BadRequest("The body must be a JSON object.")
@@ -115,7 +119,9 @@ def _malformed(_error: Exception) -> Response:
 
 
 def _unavailable(error: psycopg.Error) -> Response:
-    log.warning("database unavailable", exc_info=error)
+    # No stack trace: it would say nothing new, and cost more than the answer when many are refused at once.
+    extra = {"exception.type": type(error).__qualname__, "exception.message": str(error)}
+    log.warning("database unavailable", extra=extra)
     response = problem(503, "The service cannot reach its database at the moment.")
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response

@@ -76,8 +76,7 @@ def register(app: Flask) -> None:
 
 def emit(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> None:
     """Write one event, now. Whatever the attributes hold, it leaves as one line of valid JSON without our secrets."""
-    event = {"timestamp": datetime.now(UTC), "severity_text": severity, "logger": logger, "body": body}
-    stdout.write(encode({**event, **_resource, "process.pid": os.getpid(), **attributes}))
+    stdout.write(_line(severity, logger, body, attributes))
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
@@ -89,6 +88,11 @@ def encode(event: Mapping[str, Any]) -> bytes:
     for secret in _secrets:
         line = line.replace(secret, b"***")
     return (line if len(line) < MAX_LINE_BYTES else _shorten(orjson.loads(line))) + b"\n"
+
+
+def _line(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> bytes:
+    event = {"timestamp": datetime.now(UTC), "severity_text": severity, "logger": logger, "body": body}
+    return encode({**event, **_resource, "process.pid": os.getpid(), **attributes})
 
 
 def _begin() -> None:
@@ -172,8 +176,10 @@ class Stdout:
 
     def write(self, line: bytes) -> None:
         """Write one line, or count it as dropped. Says how many were, once lines pass again."""
-        if self.dropped and self._write(_dump({"body": "log lines were dropped", "dropped": self.dropped}) + b"\n"):
-            self.dropped = 0
+        if self.dropped:
+            dropped, self.dropped = self.dropped, 0  # first of all: others may drop lines while this one waits
+            if not self._write(_line("WARNING", __name__, "log lines were dropped", {"dropped": dropped})):
+                self.dropped += dropped
         if not self._write(line):
             self.dropped += 1
 
@@ -206,7 +212,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return {_text(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
         return [_plain(item, depth + 1) for item in value]
-    return value if value is None or isinstance(value, bool | float) else _text(value)
+    if isinstance(value, int) and -(2**63) <= value < 2**64:  # what orjson takes
+        return value
+    return value if value is None or isinstance(value, float) else _text(value)
 
 
 def _text(value: object) -> str:

@@ -48,7 +48,11 @@ class Page(BaseModel):
 def register(app: OpenAPI, url_prefix: str) -> None:
     """Attach the notes to `app`, under `url_prefix`."""
     api = APIBlueprint(
-        "notes", __name__, url_prefix=url_prefix, abp_tags=[Tag(name="notes")], abp_responses=problems(500, 503)
+        "notes",
+        __name__,
+        url_prefix=url_prefix,
+        abp_tags=[Tag(name="notes")],
+        abp_responses=problems(408, 414, 431, 500, 503),
     )
     body_problems, path_problems = problems(400, 413, 415), problems(400)
     api.post("/notes", operation_id="createNote", responses={201: Note, **body_problems})(create)

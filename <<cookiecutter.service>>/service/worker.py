@@ -6,10 +6,12 @@ everybody else out.
 
 import json
 import logging
+import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +21,8 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as refusals
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 from werkzeug.exceptions import RequestTimeout
 
@@ -33,11 +37,36 @@ STATUSES: dict[type[Exception], int] = {
 }
 """What is answered to requests that gunicorn cannot parse, where it is not 400. As gunicorn does itself."""
 
+MAX_HEAD_BYTES = 65_536
+"""All header fields together. gunicorn multiplies its limits, and would hold 800 KB for each client that never ends.
+https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html (64 KB)"""
+
 LINGER_SECONDS = 2
 """How long the rest of a refused request is thrown away. https://nginx.org/en/docs/http/ngx_http_core_module.html
 (`lingering_timeout`)"""
 
+MAX_REST_BYTES = 65_536
+"""How much of a body that the application has left unread is read, so that its connection can be used again. gunicorn
+itself would read on, in pieces of 1 KiB: 200 MB that the application had refused kept a worker from everybody else for
+10 s."""
+
+SPARE_FILES = 64
+"""Open files of a worker beside its connections: listener, log, heartbeat, the event loop's, modules."""
+
 log = logging.getLogger(__name__)
+
+
+def allow_files(connections: int) -> None:
+    """Let this process and its children have `connections` open, as far as the platform lets them.
+
+    Many platforms begin with 1024 files, and a worker at its limit reaches neither its clients nor its database.
+    """
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < needed:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard)
+        )
 
 
 class ServerLog(Logger):
@@ -52,6 +81,15 @@ class ServerLog(Logger):
         """Nothing: see `logs.py`."""
 
 
+class ShortRequest(Request):
+    """A request whose head is bounded as a whole."""
+
+    max_buffer_headers = property(lambda _self: MAX_HEAD_BYTES, lambda _self, _product: None)
+
+
+RequestParser.mesg_class = ShortRequest
+
+
 class Worker(GeventWorker):
     """Serves each connection in a green thread of its own, `WEB_THREADS` at once."""
 
@@ -61,7 +99,7 @@ class Worker(GeventWorker):
         connections = Pool(self.worker_connections)
         servers = [StreamServer(sock, handle=partial(self.handle, sock), spawn=connections) for sock in self.sockets]
         for server in servers:
-            server.max_accept = 1  # at a time, or the first worker that wakes up takes all that come together
+            server.max_accept = 1  # else one worker takes all that comes at once, and the others have nothing to do
             server.start()
         # SIGTERM may reach the whole process group at once (a terminal, systemd); only the arbiter says when to stop.
         while self.alive or lifecycle.is_draining():
@@ -97,24 +135,48 @@ class Worker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Answer one request. What takes longer than a stop grants it, such as a body that trickles in, is a 408."""
-        with gevent.Timeout(self.cfg.graceful_timeout, RequestTimeout("The request took too long.")):
-            return super().handle_request(listener_name, req, sock, addr)
+        closing = False
+        try:
+            with gevent.Timeout(self.cfg.graceful_timeout, RequestTimeout("The request took too long.")):
+                super().handle_request(listener_name, req, sock, addr)
+        except StopIteration:
+            closing = True
+        if not is_read(req):
+            linger(sock)
+            closing = True
+        if closing:
+            raise StopIteration
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
         """Answer what never reached the application, and close the connection."""
+        request_id = os.urandom(16).hex()
         if isinstance(exc, refusals.ParseException):
             status = HTTPStatus(STATUSES.get(type(exc), 400))
-            log.warning("malformed request", extra={"client.address": addr[0], "detail": str(exc)})
+            log.warning(
+                "malformed request", extra={"request_id": request_id, "client.address": addr[0], "detail": str(exc)}
+            )
         else:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            log.error("request failed outside the application", exc_info=exc)
-        body = json.dumps({"type": "about:blank", "title": status.phrase, "status": status})
+            log.error("request failed outside the application", extra={"request_id": request_id}, exc_info=exc)
+        problem = {"type": "about:blank", "title": status.phrase, "status": status, "request_id": request_id}
+        body = json.dumps(problem)
         client.sendall(
             f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        # Closed with unread bytes in it, a connection is reset, and the client may never see the answer.
-        with gevent.Timeout(LINGER_SECONDS, False):  # type: ignore[arg-type] # False: end silently
-            client.shutdown(socket.SHUT_WR)
-            while client.recv(65_536):
-                pass
+        linger(client)
+
+
+def is_read(req: Any) -> bool:
+    """Whether all of a request has come, after a little of what the application has left unread; else it never may."""
+    with gevent.Timeout(LINGER_SECONDS, False), suppress(refusals.ParseException, OSError):  # type: ignore[arg-type] # False: end silently
+        return not req.body.failed and len(req.body.read(MAX_REST_BYTES)) < MAX_REST_BYTES
+    return False
+
+
+def linger(client: Any) -> None:
+    """Throw away what a client still sends: closing would reset the connection, and the answer might never be seen."""
+    with gevent.Timeout(LINGER_SECONDS, False), suppress(OSError):  # type: ignore[arg-type] # False: end silently
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(65_536):
+            gevent.sleep(0)  # a client that sends without a pause would never let others have their turn

@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from service import config, db, lifecycle, migrations
 from service.app import create_app
-from tests import postgres
+from tests import containers, postgres
 from tests.process import Gunicorn
 
 _stack = ExitStack()
@@ -101,6 +101,20 @@ def processes() -> Iterator[contextlib.ExitStack]:
     """A place for the processes that a test starts; they end with it."""
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def image() -> Iterator[str]:
+    """The image of this folder."""
+    with containers.image() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[str]:
+    """A network with PostgreSQL in it."""
+    with containers.network() as name:
+        yield name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

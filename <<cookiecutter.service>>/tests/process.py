@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +32,15 @@ def free_port() -> int:
         return port
 
 
+def exists(pid: int) -> bool:
+    """Whether there is a process of this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
     """Ask again and again until `condition()` holds, where nobody announces it.
 
@@ -45,24 +54,39 @@ def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) 
         time.sleep(0.01)
 
 
-def run_admin(*arguments: str, **variables: object) -> tuple[int, list[dict[str, Any]], str]:
-    """Run `python -m service.admin`; says its exit status, its events, and what it wrote to stderr."""
-    command = [sys.executable, "-m", "service.admin", *arguments]
+def run_admin(
+    *arguments: str, cwd: Path | None = None, within: Sequence[str] = (), **variables: object
+) -> tuple[int, list[dict[str, Any]], str]:
+    """Run `python -m service.admin`; says its exit status, its events, and what it wrote to stderr.
+
+    `within` is a command that makes its surroundings and becomes it.
+    """
+    command = [*within, sys.executable, "-m", "service.admin", *arguments]
     done = subprocess.run(
-        command, env=environment(**variables), capture_output=True, text=True, check=False, timeout=60
+        command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, check=False, timeout=60
     )
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
 class Gunicorn:
-    """A running service. `url` is where it answers, `events` what it has logged."""
+    """A running service. `url` is where it answers, `events` what it has logged.
 
-    def __init__(self, *, cwd: Path | None = None, command: Path = BIN / "gunicorn", **variables: Any) -> None:
+    `within` is a command that makes its surroundings and becomes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        cwd: Path | None = None,
+        command: Path = BIN / "gunicorn",
+        within: Sequence[str] = (),
+        **variables: Any,
+    ) -> None:
         self.port = int(str(variables.get("PORT", free_port())))
         self.url = f"http://127.0.0.1:{self.port}"
         self.lines: list[bytes] = []
         self._process = subprocess.Popen(
-            [command],
+            [*within, command],
             cwd=cwd,
             env=environment(**{"PORT": self.port, **variables}),
             stdout=subprocess.PIPE,
@@ -96,8 +120,9 @@ class Gunicorn:
         return [json.loads(line) for line in list(self.lines)]
 
     def workers(self) -> list[int]:
-        """The process ids of the workers that have said that they are ready, oldest first."""
-        return [event["process.pid"] for event in self.events if event.get("body") == "ready"]
+        """The process ids of the workers that have said that they are ready and are still there, oldest first."""
+        pids = [event["process.pid"] for event in self.events if event.get("body") == "ready"]
+        return [pid for pid in pids if exists(pid)]
 
     def signal(self, signum: int) -> float:
         """Send a signal to the service; says when, in seconds of `time.monotonic`."""

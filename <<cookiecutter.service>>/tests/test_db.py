@@ -1,7 +1,9 @@
 """Factor IV: the pool, on a database whose connections are cut."""
 
+import ast
 import dataclasses
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -12,6 +14,8 @@ from psycopg_pool import PoolTimeout, TooManyRequests
 from service import config, db
 from service.app import create_app
 from tests.process import wait_until
+
+TAKERS_OF_SQL = {"execute", "executemany", "copy", "stream"}
 
 
 def cut_all(conn: Connection) -> None:
@@ -134,3 +138,41 @@ def _write_until_refused(pid: int) -> None:
         with db.connection() as conn:
             if conn.info.backend_pid == pid:
                 conn.execute("INSERT INTO notes (text) VALUES ('refused')")
+
+
+def test_sql_appears_only_as_constants() -> None:
+    constant, variable = 0, []
+    for path in sorted(Path("service").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        literals = {
+            target.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and _is_text(node.value)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        # A name counts if nothing but literals is ever bound to it, anywhere in the file.
+        others = {
+            name.id
+            for node in ast.walk(tree)
+            if not (isinstance(node, ast.Assign) and _is_text(node.value))
+            for name in ast.iter_child_nodes(node)
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+        } | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in TAKERS_OF_SQL:
+                sql = call.args[0]
+                if _is_text(sql) or (isinstance(sql, ast.Name) and sql.id in literals - others):
+                    constant += 1
+                else:
+                    variable.append(f"{path}: {ast.unparse(sql)}")
+    print(f"\nSQL: {constant} constants; beside them only the files of the migrations")
+    assert constant > 10
+    assert sorted(variable) == [
+        "service/migrations/__init__.py: sql.encode()",
+        "service/migrations/__init__.py: statement.encode()",
+    ]
+
+
+def _is_text(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)

@@ -62,11 +62,20 @@ def test_values_that_json_cannot_say_are_shown_as_text() -> None:
 
     cycle: list[Any] = []
     cycle.append(cycle)
-    event = {"nan": math.nan, "huge": 2**70, "half": "\ud800", "hostile": Hostile(), "cycle": cycle, "key": {1: 2}}
+    event = {
+        "nan": math.nan,
+        "huge": 2**70,
+        "half": "\ud800",
+        "hostile": Hostile(),
+        "count": 7,
+        "cycle": cycle,
+        "key": {1: 2},
+    }
     shown = json.loads(logs.encode(event))
     assert shown["nan"] is None
     assert shown["huge"] == str(2**70)
     assert shown["half"] == "?"
+    assert shown["count"] == 7  # what JSON can say keeps its type, whatever it stands beside
     assert "Hostile" in shown["hostile"]
 
 

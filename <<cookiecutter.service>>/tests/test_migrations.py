@@ -43,7 +43,7 @@ def test_what_is_pending_can_be_asked_without_changing_anything(empty: Connectio
 def test_a_failing_statement_leaves_nothing_of_its_file(empty: Connection, folder: Path) -> None:
     (folder / "0002_two.sql").write_text("CREATE TABLE two (id int);\nSELECT 1/0;\n")
     with empty:
-        with pytest.raises(psycopg.errors.DivisionByZero):
+        with pytest.raises(migrations.MigrationError, match=r"0002_two\.sql failed, nothing of it .* division by zero"):
             migrations.apply(empty, folder)
         assert tables(empty) == {"migrations", "one"}
         (folder / "0002_two.sql").write_text("CREATE TABLE two (id int);\n")
@@ -65,6 +65,25 @@ def test_an_index_is_built_without_a_lock_where_the_file_asks_for_it(empty: Conn
     )
     with empty:
         assert "0003_index.sql" in migrations.apply(empty, folder)
+        [(valid,)] = empty.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'one_id'::regclass")
+        assert valid
+
+
+def test_a_file_without_a_transaction_runs_again_from_its_start(empty: Connection, folder: Path) -> None:
+    before, after = "-- no transaction\nDROP INDEX CONCURRENTLY IF EXISTS one_id;\nCREATE", "one_id ON one (id);\n"
+    (folder / "0003_index.sql").write_text(f"{before} UNIQUE INDEX CONCURRENTLY {after}")
+    with empty:
+        empty.execute("CREATE TABLE one (id int)")
+        empty.execute("INSERT INTO one VALUES (1), (1)")
+        (folder / "0001_one.sql").write_text("SELECT 1;\n")
+        with pytest.raises(
+            migrations.MigrationError,
+            match=r"0003_index\.sql failed, it will run again from its start: could not create",
+        ):
+            migrations.apply(empty, folder)
+        assert migrations.pending(empty, folder) == ["0003_index.sql"]
+        (folder / "0003_index.sql").write_text(f"{before} INDEX CONCURRENTLY {after}")
+        assert migrations.apply(empty, folder) == ["0003_index.sql"]
         [(valid,)] = empty.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = 'one_id'::regclass")
         assert valid
 

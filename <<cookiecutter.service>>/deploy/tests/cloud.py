@@ -96,8 +96,6 @@ class Cloud:
 
     def reset(self) -> None:
         """Forget everything."""
-        for service in ("codedeploy", "ecs"):
-            self.client(service)
         request = b"{}"
         environ = {
             "REQUEST_METHOD": "POST",

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 
 FOLDER = Path(__file__).parent
@@ -41,8 +42,9 @@ def apply(conn: Connection[Any], folder: Path = FOLDER) -> list[str]:
     """Apply what is pending; says what that was. `conn` is in autocommit. Safe to run many times, also at once.
 
     Raises:
-        MigrationError: a file was edited after it was applied, or another migrator takes too long.
-        psycopg.Error: a statement failed; nothing of its file is left, and the files before it stay applied.
+        MigrationError: a file was edited after it was applied, another migrator takes too long, or a statement failed;
+            nothing of its file is left then, and the files before it stay applied.
+        psycopg.Error: the database cannot be had.
     """
     with _lock(conn):
         conn.execute(
@@ -97,18 +99,27 @@ def _apply_file(conn: Connection[Any], path: Path) -> None:
     log.info("applying", extra={"migration": path.name})
     sql = path.read_text(encoding="utf-8")
     note = "INSERT INTO migrations (name, checksum) VALUES (%s, %s)"
+    # SQL goes in as bytes, since only constant strings pass for it; files of ours are as good.
     if sql.startswith(NO_TRANSACTION):
-        for statement in sql.split(";\n"):
-            if statement.strip():
-                conn.execute(
-                    statement.encode()
-                )  # bytes, since only constant strings pass for SQL; files of ours are as good
-        conn.execute(note, [path.name, _checksum(path)])
+        with _blamed_on(path, "it will run again from its start"):
+            for statement in sql.split(";\n"):
+                if statement.strip():
+                    conn.execute(statement.encode())
+            conn.execute(note, [path.name, _checksum(path)])
     else:
-        with conn.transaction():
+        with _blamed_on(path, "nothing of it is left"), conn.transaction():
             conn.execute(sql.encode())
             conn.execute(note, [path.name, _checksum(path)])
     log.info("applied", extra={"migration": path.name, "duration_ms": round((time.monotonic() - started) * 1_000, 3)})
+
+
+@contextmanager
+def _blamed_on(path: Path, outcome: str) -> Iterator[None]:
+    """Say which file failed: PostgreSQL says only why."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise MigrationError(f"{path.name} failed, {outcome}: {error}") from error
 
 
 def _checksum(path: Path) -> str:

@@ -1,0 +1,59 @@
+"""The gates of `make lint` see what they are there for: a lint that cannot fail is a defect."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SOURCE, TEMPLATE
+
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A gate's verdict."""
+    return subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_checkov_reads_every_workflow_and_the_dockerfile() -> None:
+    # It passes over a workflow in silence if that holds an expression where its schema has none.
+    words = run("make", "--silent", "--eval", "show: ; @echo $(CHECKOV)", "show").stdout.split()
+    done = run(".venvs/checkov/bin/checkov", *words, "--output", "json")
+    reports = json.loads(done.stdout)
+    seen = {Path(check["file_path"]) for report in reports for check in report["results"]["passed_checks"]}
+    for folder in (TEMPLATE, SOURCE):
+        for path in [*folder.glob(".github/workflows/*.yml"), *folder.glob("Dockerfile")]:
+            assert Path("/") / path.relative_to(TEMPLATE) in seen, path
+
+
+@pytest.mark.parametrize(
+    ("careful", "careless"),
+    [
+        ("permissions:\n  contents: read\n", "permissions: write-all\n"),
+        ("pull_request:\n", "pull_request_target:\n"),
+        ("@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7"),
+        ("permissions:\n", "permissions: {{\n"),
+    ],
+)
+def test_zizmor_refuses_a_careless_workflow(tmp_path: Path, careful: str, careless: str) -> None:
+    shutil.copytree(SOURCE / ".github", tmp_path / ".github")
+    workflow = tmp_path / ".github" / "workflows" / "ci.yml"
+    gate: list[str | Path] = [BIN / "zizmor", "--offline", "--quiet", "--strict-collection", tmp_path / ".github"]
+    assert run(*gate).returncode == 0
+    text = workflow.read_text(encoding="utf-8")
+    assert careful in text
+    workflow.write_text(text.replace(careful, careless), encoding="utf-8")
+    assert run(*gate).returncode != 0
+
+
+def test_hadolint_refuses_an_image_that_runs_a_moving_base(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN cd /srv\n")
+    assert run(BIN / "hadolint", tmp_path / "Dockerfile").returncode != 0
+
+
+def test_shellcheck_refuses_a_script_that_splits_words(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("#!/bin/sh\nrm $1\n")
+    assert run(BIN / "shellcheck", tmp_path / "run").returncode != 0
