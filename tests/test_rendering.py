@@ -12,6 +12,7 @@ RENDERED = {
     "README.md",
     "compose.yaml",
     "deploy/production.toml",
+    "deploy/rehearse.yaml",
     "deploy/staging.toml",
     "docs/deploy.md",
     "pyproject.toml",
@@ -37,6 +38,7 @@ def baked_files(service: Path) -> dict[str, Path]:
     made = {
         ".venv",
         ".venv-deploy",
+        ".venv-rehearse",
         ".postgres",
         "__pycache__",
         ".mypy_cache",

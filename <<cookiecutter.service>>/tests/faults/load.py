@@ -29,6 +29,8 @@ class Answer:
     """The header of this name."""
     fault: str
     """Why there was no answer, or what was wrong with it; empty if nothing was."""
+    release: str = ""
+    """Who answered, where the balancer says so in the header `X-Release`."""
 
 
 @dataclass
@@ -97,12 +99,13 @@ class Load:
         body = None if text is None else json.dumps({"text": text})
         headers = {} if text is None else {"Content-Type": "application/json"}
         started = time.monotonic()
-        status, retry_after, fault = 0, None, ""
+        status, retry_after, fault, release = 0, None, "", ""
         try:
             connection.request(method, f"{self.path}/{note_id}", body, headers)
             response = connection.getresponse()
             received = response.read()
             status, retry_after = response.status, response.headers.get("Retry-After")
+            release = response.headers.get("X-Release", "")
             if status in {200, 201} and json.loads(received)["text"] != (text or self.acknowledged[note_id]):
                 fault = "another text"
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -111,5 +114,5 @@ class Load:
         succeeded = not fault and status in {200, 201}
         if succeeded and text is not None:
             self.acknowledged[note_id] = text
-        self.answers.append(Answer(started, time.monotonic() - started, method, status, retry_after, fault))
+        self.answers.append(Answer(started, time.monotonic() - started, method, status, retry_after, fault, release))
         return succeeded
