@@ -84,6 +84,11 @@ class Rehearsal:
         assert found, self.lines
         return found[0]
 
+    def answered(self, event: str) -> tuple[int, int]:
+        """How many requests blue and green had answered when the event was over."""
+        [found] = re.findall(rf"^ *[\d.]+ s  {event} +blue +(\d+)  green +(\d+)", "\n".join(self.lines), re.MULTILINE)
+        return int(found[0]), int(found[1])
+
     def figures(self, pattern: str) -> list[int]:
         """The numbers in the line that says how it ended."""
         [last] = [line for line in self.lines if "as it should be" in line]
@@ -120,7 +125,12 @@ def test_a_good_green_gets_all_traffic_and_no_request_fails(tmp_path: Path, shif
     with rehearse(tmp_path / "picture.svg", f"SHIFT={shift}") as rehearsal:
         assert rehearsal.wait() == 0
         assert [event for event in rehearsal.events() if event in EVENTS] == EVENTS
-        assert ("canary" in rehearsal.events()) is (shift == "canary")
+        blue, green = rehearsal.answered("AllowTraffic")
+        if shift == "canary":
+            blue_before, green_before = rehearsal.answered("canary")
+            assert 0.08 < (green - green_before) / (blue + green - blue_before - green_before) < 0.12
+        else:
+            assert green < 50  # those that came until the line was written
         failed, total, green = rehearsal.figures(
             r"(\d+) of (\d+) requests failed, (\d+) saw green, and all traffic is on it"
         )
