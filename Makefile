@@ -60,7 +60,7 @@ format: .venv/installed # put the code into shape
 lock: .venv/installed # resolve all dependencies anew, with hashes: the template's and the service's
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml --group dev
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --output-file requirements-checkov.txt pyproject.toml --group checkov
-	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . && $(MAKE) -C demo/orders PYTHON=$(PYTHON) lock && cp demo/orders/requirements*.txt '$(SERVICE)'
+	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . && $(MAKE) -C demo/orders PYTHON=$(PYTHON) lock && cp demo/orders/requirements*.txt '$(SERVICE)' && cp demo/orders/deploy/requirements*.txt '$(SERVICE)/deploy'
 
 clean: # remove what the targets above have made
 	rm -rf .venv .venvs demo .baked .baked.log .mypy_cache .hypothesis
