@@ -226,10 +226,17 @@ def test_iv_is_noticed_when_connections_live_for_ever(code: Code) -> None:
 # V
 
 
-def image(code: Code, release: str) -> str:
-    """The id of the image that is built from `code`: a digest of all that is in it."""
-    command = ["docker", "build", "--quiet", "--build-arg", f"RELEASE={release}", str(code.folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+@pytest.fixture
+def build() -> Iterator[Callable[[Code, str], str]]:
+    """Builds the image of a code as a release; says its id, a digest of all that is in it. Removes it afterwards."""
+    built = []
+
+    def build(code: Code, release: str) -> str:
+        built.append(docker("build", "--quiet", "--build-arg", f"RELEASE={release}", str(code.folder)))
+        return built[-1]
+
+    yield build
+    docker("image", "rm", "--force", *built)
 
 
 def prove_build_release_run(tested: str, released: str, release: str) -> str:
@@ -253,15 +260,15 @@ def prove_build_release_run(tested: str, released: str, release: str) -> str:
 
 
 @containers.needed
-def test_v_build_release_run(code: Code, holds: Callable[[str, str], None]) -> None:
-    tested = image(code, "build-1")
+def test_v_build_release_run(code: Code, build: Callable[[Code, str], str], holds: Callable[[str, str], None]) -> None:
+    tested = build(code, "build-1")
     holds("built an image once, and ran it by its digest", prove_build_release_run(tested, tested, "build-1"))
 
 
 @containers.needed
-def test_v_is_noticed_when_a_release_is_built_anew(code: Code) -> None:
-    tested = image(code, "build-1")
-    rebuilt = image(code.broken("service/health.py", '"alive"', '"fine"'), "build-1")
+def test_v_is_noticed_when_a_release_is_built_anew(code: Code, build: Callable[[Code, str], str]) -> None:
+    tested = build(code, "build-1")
+    rebuilt = build(code.broken("service/health.py", '"alive"', '"fine"'), "build-1")
     assert "another image" in refused(lambda: prove_build_release_run(tested, rebuilt, "build-1"))
 
 
