@@ -1,5 +1,6 @@
 """The release command, from the build to the rollback, against moto's server."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ NAME = config.service_name()
 STACK = f"{NAME}-staging"
 
 DOCKER = f"""#!{sys.executable}
-import json, os, sys
+import hashlib, json, os, sys
 import boto3
 
 with open(os.environ["DOCKER_LOG"], "a") as log:
@@ -35,7 +36,9 @@ if os.environ.get("DOCKER_FAILS"):
     sys.exit(17)
 values = dict(each.split("=", 1) for each in sys.argv if each.startswith("--") and "=" in each)
 name, tag = values["--tag"].rpartition("/")[2].split(":")
-manifest = json.dumps(dict(schemaVersion=2, mediaType="application/vnd.oci.image.index.v1+json", tag=tag))
+layers = [dict(digest="sha256:" + hashlib.sha256(tag.encode()).hexdigest())]
+kind = "application/vnd.oci.image.index.v1+json"
+manifest = json.dumps(dict(schemaVersion=2, mediaType=kind, layers=layers))
 pushed = boto3.client("ecr").put_image(repositoryName=name, imageTag=tag, imageManifest=manifest)
 with open(values["--metadata-file"], "w") as file:
     json.dump({{"containerimage.digest": pushed["image"]["imageId"]["imageDigest"]}}, file)
@@ -74,7 +77,10 @@ def digest(aws: Cloud) -> str:
 
 
 def push(aws: Cloud, tag: str) -> str:
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "tag": tag})
+    # With a layer, since moto derives the digest from those; without any it draws one of 101, and two may be equal.
+    layers = [{"digest": f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"}]
+    kind = "application/vnd.oci.image.index.v1+json"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "layers": layers})
     pushed = aws.client("ecr").put_image(repositoryName=NAME, imageTag=tag, imageManifest=manifest)
     return str(pushed["image"]["imageId"]["imageDigest"])
 
