@@ -3,7 +3,8 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,14 @@ def bake(tmp_path: Path) -> Bake:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service with the default answers, which the tests share and leave as it is but for what its own gates make."""
-    folder = tmp_path_factory.mktemp("baked")
-    (folder / "home").mkdir()
-    done = cookiecutter(folder, folder / "home")
-    assert done.returncode == 0, done.stderr
-    return folder / "orders"
+def service() -> Iterator[Path]:
+    """A service with the default answers, which the tests share and leave as it is but for what its own gates make.
+
+    Not among pytest's folders: each run of pytest closes those to other users, and the embedded PostgreSQL is one.
+    """
+    with tempfile.TemporaryDirectory(prefix="baked-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        (folder / "home").mkdir()
+        done = cookiecutter(folder, folder / "home")
+        assert done.returncode == 0, done.stderr
+        yield folder / "orders"

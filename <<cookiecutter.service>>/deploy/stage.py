@@ -145,8 +145,10 @@ class Stage:
 
     def route(self, listener: str, green_percent: int) -> None:
         """Let so much of a listener's traffic go to green, and the rest to blue."""
-        self.tell(f"set server {listener}/green weight {green_percent}")
-        self.tell(f"set server {listener}/blue weight {100 - green_percent}")
+        weights = {"green": green_percent, "blue": 100 - green_percent}
+        # The larger one first: between the two commands no moment may have nobody to go to.
+        for server in sorted(weights, key=lambda name: weights[name], reverse=True):
+            self.tell(f"set server {listener}/{server} weight {weights[server]}")
 
     def statistics(self, server: str) -> dict[str, str]:
         """The load balancer's own figures of a server behind the production listener, or of all: `BACKEND`."""
