@@ -1,6 +1,7 @@
 """Factor XII: one-off processes, with the same code and configuration: `python -m service.admin migrate`.
 
 Each command says what it did in JSON lines, and ends with status 0, or with another and the reason as its last line.
+What a person asks to see, `--help` and `routes`, is plain text.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from service import config, db, logs, migrations
+from service import app, config, db, logs, migrations
 
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78  # sysexits(3)
 
@@ -50,10 +51,23 @@ def check(settings: config.Config) -> None:
     log.info("everything can be reached", extra={"postgresql": version, "duration_ms": milliseconds})
 
 
+def show_routes(settings: config.Config) -> None:
+    """List every route, with its methods and their statuses."""
+    service = app.create_app(settings)
+    described = service.api_doc["paths"]
+    for rule in sorted(service.url_map.iter_rules(), key=lambda rule: rule.rule):
+        path = rule.rule.translate({ord("<"): "{", ord(">"): "}"})
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            operation = described.get(path, {}).get(method.lower())
+            statuses = " ".join(sorted(operation["responses"])) if operation else "not in the contract"
+            print(f"{method:<6} {path:<24} {statuses}", file=sys.__stdout__)
+
+
 COMMANDS: dict[str, Callable[[config.Config], None]] = {
     "migrate": migrate,
     "check": check,
     "config": show_config,
+    "routes": show_routes,
 }
 
 

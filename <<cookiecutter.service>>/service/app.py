@@ -4,9 +4,9 @@ from typing import Any
 
 import orjson
 from flask.json.provider import JSONProvider
-from flask_openapi3 import Info, OpenAPI
+from flask_openapi3 import OpenAPI
 
-from service import config, db, errors, health, logs, routes
+from service import config, contract, db, errors, health, logs, routes
 
 
 class OrjsonProvider(JSONProvider):
@@ -30,7 +30,7 @@ def create_app(settings: config.Config | None = None) -> OpenAPI:
     settings = settings or config.load()
     app = OpenAPI(
         "service",
-        info=Info(title=settings.service, version="1"),
+        info=contract.info(settings),
         security_schemes={},
         doc_ui=False,
         validation_error_status=400,
@@ -44,6 +44,7 @@ def create_app(settings: config.Config | None = None) -> OpenAPI:
     logs.register(app)
     errors.register(app)
     db.register(app, settings)
-    health.register(app, settings)
     routes.register(app, settings.url_prefix)
+    health.register(app, settings)
+    contract.register(app, settings)
     return app

@@ -50,6 +50,8 @@ class Config:
     """The least severe level that is logged."""
     release: str
     """Name of the running release, said by `/version` and in every log line."""
+    docs: bool
+    """Whether `/docs` is served, a page to try the contract out on."""
 
 
 class ConfigError(ValueError):
@@ -90,6 +92,7 @@ def load() -> Config:
         url_prefix=text("URL_PREFIX", "", _check_url_prefix),
         log_level=text("LOG_LEVEL", "INFO", validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
         release=text("RELEASE", "unreleased", _check_release),
+        docs=env.bool("DOCS", False) or False,
     )
     try:
         env.seal()

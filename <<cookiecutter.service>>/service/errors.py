@@ -2,13 +2,14 @@
 
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import psycopg
 from flask import Flask, Request, Response, current_app, g
 from gunicorn.http.errors import NoMoreData, ParseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.http import HTTP_STATUS_CODES
 
 RETRY_AFTER_SECONDS = 1
 """What a client is told to wait when the database cannot be had: the pool tries again within half of that."""
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 class FieldFault(BaseModel):
     """What is wrong with one field."""
 
-    field: str
+    field: Annotated[str, Field(description="Its name, with dots where it lies inside another.")]
     detail: str
 
 
@@ -34,10 +35,10 @@ class Problem(BaseModel):
 
     type: str
     title: str
-    status: int
-    detail: str | None = None
-    request_id: str
-    errors: list[FieldFault] | None = None
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str = ""
+    request_id: Annotated[str, Field(description="By which the log knows the request.")]
+    errors: list[FieldFault] = []
 
 
 class JSONRequest(Request):
@@ -82,18 +83,11 @@ def invalid(error: ValidationError) -> Response:
     return problem(400, "Some fields are not valid.", errors=fields)
 
 
-def problems(*statuses: int) -> dict[str | int | HTTPStatus, Any]:
-    """How OpenAPI describes an operation that may be answered with one of `statuses`."""
-    content = {"application/problem+json": {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
-    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
-
-
 def problem(status: int, detail: str | None = None, **members: Any) -> Response:
     """The answer to a request that failed. `members` are added to the body."""
-    title = HTTPStatus(status).phrase
     body = {
         "type": "about:blank",
-        "title": title,
+        "title": HTTP_STATUS_CODES[status],  # as in the status line; the standard library's differ between Pythons
         "status": status,
         "detail": detail,
         "request_id": g.get("request_id"),

@@ -173,8 +173,22 @@ def test_a_refused_configuration_names_every_fault_in_one_line() -> None:
     assert (status, set(event["faults"]), stderr) == (78, {"DATABASE_URL", "PORT"}, "")
 
 
+def test_routes_lists_every_route_with_its_statuses_one_a_line() -> None:
+    nowhere = "postgresql://nobody@nowhere/nothing"
+    command = [sys.executable, "-m", "service.admin", "routes"]
+    env = environment(DATABASE_URL=nowhere, DOCS="true", URL_PREFIX="/api")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = {tuple(line.split(maxsplit=2)) for line in done.stdout.splitlines()}
+    any_request = "400 405 408 414 417 431 500 501"
+    assert ("GET", "/api/notes/{note_id}", "200 400 404 405 408 414 417 431 500 501 503") in listed
+    assert ("GET", "/api/version", f"200 {any_request}") in listed
+    assert {("GET", "/version", "not in the contract"), ("GET", "/api/docs", "not in the contract")} <= listed
+    assert len(listed) == len(done.stdout.splitlines()) == 15
+
+
 def test_help_is_for_people() -> None:
     command = [sys.executable, "-m", "service.admin", "--help"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert all(name in done.stdout for name in ("migrate", "config", "check"))
+    assert all(name in done.stdout for name in ("migrate", "config", "check", "routes"))

@@ -76,6 +76,8 @@ def test_faults_and_representations_hold_no_values(monkeypatch: pytest.MonkeyPat
         ("LOG_LEVEL", "info"),
         ("RELEASE", ""),
         ("RELEASE", "x" * 129),
+        ("DOCS", "perhaps"),
+        ("DOCS", ""),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -18,7 +18,8 @@ def defaults(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_URL", "postgresql://user@host/database")
-    shown = {name.upper(): str(value) for name, value in dataclasses.asdict(config.load()).items()}
+    loaded = dataclasses.asdict(config.load()).items()
+    shown = {name.upper(): str(value).lower() if isinstance(value, bool) else str(value) for name, value in loaded}
     return {name: shown[name] for name in VARIABLES if name != "DATABASE_URL"}
 
 
@@ -65,7 +66,7 @@ def test_imports_go_down_only() -> None:
         {"admin"},
         {"app"},
         {"routes", "health", "worker"},
-        {"notes", "db", "errors", "logs", "migrations", "lifecycle"},
+        {"notes", "contract", "db", "errors", "logs", "migrations", "lifecycle"},
         {"config"},
     ]
     level = {name: number for number, names in enumerate(floors) for name in names}
