@@ -28,7 +28,9 @@ def test_a_service_that_follows_the_page_passes_its_gates(
             if language == "sh"
             else ["patch", "--strip=1", "--fuzz=0", "--force", "--no-backup-if-mismatch"]
         )
-        done = subprocess.run(command, cwd=adopted, input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=adopted, env=environment(), input=text, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
     with capfd.disabled():
         gates = ["make", f"PYTHON={sys.executable}", "lint", "types", "check"]

@@ -6,8 +6,7 @@ from uuid import UUID
 
 from flask import Response, abort, jsonify, request
 from flask_openapi3 import APIBlueprint, OpenAPI, Tag
-from pydantic import BaseModel, ConfigDict, Field, RootModel
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, RootModel, WithJsonSchema
 
 from service import contract, db, notes
 
@@ -45,7 +44,8 @@ class PageQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=100, description="The most that one page holds.")] = 20
     after: Annotated[
-        UUID | SkipJsonSchema[None],  # a query has no null
+        UUID | None,
+        WithJsonSchema({"type": "string", "format": "uuid"}),  # a query has no null
         Field(default_factory=lambda: None, description="The id of the note that the page follows; `next` has it."),
     ]
 

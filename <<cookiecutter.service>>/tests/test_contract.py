@@ -153,11 +153,11 @@ def changed(*path: Any, to: Any = None) -> Callable[[Node], Node]:
     return change
 
 
-NOTES, ONE = ("paths", "/notes"), ("paths", "/notes/{note_id}")
+LIST, ONE = ("paths", "/notes"), ("paths", "/notes/{note_id}")
 SCHEMAS = ("components", "schemas")
-BODY, NOTE = (*SCHEMAS, "NoteBody"), (*SCHEMAS, "Note")
+BODY, KEPT = (*SCHEMAS, "NoteBody"), (*SCHEMAS, "Note")
 TEXT = (*BODY, "properties", "text")
-LIMIT = (*NOTES, "get", "parameters", 0)
+LIMIT = (*LIST, "get", "parameters", 0)
 OTHER = {"in": "header", "name": "Mood", "required": True, "schema": {"type": "string"}}
 UNKNOWN = {"description": "Accepted"}
 
@@ -167,17 +167,17 @@ UNKNOWN = {"description": "Accepted"}
     [
         (changed(*ONE), "GET /notes/{note_id} is gone"),
         (changed(*ONE, "delete"), "DELETE /notes/{note_id} is gone"),
-        (changed(*NOTES, "post", "operationId", to="addNote"), "POST /notes: createNote is called addNote"),
-        (changed(*NOTES, "get", "security", to=[{"token": []}]), "GET /notes wants other credentials"),
+        (changed(*LIST, "post", "operationId", to="addNote"), "POST /notes: createNote is called addNote"),
+        (changed(*LIST, "get", "security", to=[{"token": []}]), "GET /notes wants other credentials"),
         (changed(*LIMIT), "GET /notes: parameter limit is gone"),
         (changed(*LIMIT, "required", to=True), "GET /notes: parameter limit is required"),
         (changed(*LIMIT, to=OTHER), "GET /notes: parameter Mood is required"),
         (changed(*LIMIT, "schema", "maximum", to=50), "GET /notes: limit: maximum 50 now"),
         (changed(*LIMIT, "schema", "type", to="string"), "GET /notes: limit: type is string"),
         (changed(*ONE, "get", "responses", "404"), "GET /notes/{note_id} 404 is gone"),
-        (changed(*NOTES, "post", "responses", "202", to=UNKNOWN), "POST /notes 202 is new"),
-        (changed(*NOTES, "post", "responses", "201", "headers"), "POST /notes 201: header Location is gone"),
-        (changed(*NOTES, "post", "responses", "201", "content"), "POST /notes 201: application/json is gone"),
+        (changed(*LIST, "post", "responses", "202", to=UNKNOWN), "POST /notes 202 is new"),
+        (changed(*LIST, "post", "responses", "201", "headers"), "POST /notes 201: header Location is gone"),
+        (changed(*LIST, "post", "responses", "201", "content"), "POST /notes 201: application/json is gone"),
         (changed("components", "responses", "NotFound", "content"), "application/problem+json is gone"),
         (changed(*TEXT, "maxLength", to=5_000), "POST /notes: body.text: maxLength 5000 now"),
         (changed(*TEXT, "minLength", to=2), "POST /notes: body.text: minLength 2 now"),
@@ -189,9 +189,9 @@ UNKNOWN = {"description": "Accepted"}
         (changed(*SCHEMAS, "Page", "properties", "next"), "GET /notes 200: field next is gone"),
         (changed(*SCHEMAS, "Page", "required", to=["items"]), "GET /notes 200: field next may be missing"),
         (changed(*SCHEMAS, "Problem", "properties", "detail"), "field detail is gone"),
-        (changed(*NOTE, "properties", "text", "type", to="number"), "type was string"),
-        (changed(*NOTE, "properties", "id", "format"), "format uuid before"),
-        (changed(*NOTE, "properties", "text", "anyOf", to=[{"type": "string"}, {"type": "null"}]), "type was string"),
+        (changed(*KEPT, "properties", "text", "type", to="number"), "type was string"),
+        (changed(*KEPT, "properties", "id", "format"), "format uuid before"),
+        (changed(*KEPT, "properties", "text", "anyOf", to=[{"type": "string"}, {"type": "null"}]), "type was string"),
         (changed(*SCHEMAS, "Alive", "properties", "status", "const", to="well"), 'only "alive" before'),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_change_that_breaks_clients_is_called_so_in_one_line(change: Callable[
     [
         changed("paths", "/colours", to={"get": {"operationId": "listColours", "responses": {}}}),
         changed(*LIMIT, "description", to="How many."),
-        changed(*NOTES, "post", "responses", "429", to={"$ref": "#/components/responses/ServiceUnavailable"}),
+        changed(*LIST, "post", "responses", "429", to={"$ref": "#/components/responses/ServiceUnavailable"}),
         changed(*LIMIT, "schema", "maximum", to=1_000),
         changed(*TEXT, "maxLength", to=20_000),
         changed(*TEXT, "pattern"),
@@ -216,9 +216,9 @@ def test_a_change_that_breaks_clients_is_called_so_in_one_line(change: Callable[
         changed(*BODY, "properties", "colour", to={"type": "string"}),
         changed(*BODY, "required", to=[]),
         changed(*BODY, "additionalProperties"),
-        changed(*NOTE, "properties", "colour", to={"type": "string"}),
-        changed(*NOTE, "properties", "text", "maxLength", to=10_000),
-        changed(*NOTE, "description", to="Words."),
+        changed(*KEPT, "properties", "colour", to={"type": "string"}),
+        changed(*KEPT, "properties", "text", "maxLength", to=10_000),
+        changed(*KEPT, "description", to="Words."),
         changed(*SCHEMAS, "Page", "properties", "next", "anyOf", to=[{"type": "string"}]),
     ],
 )
@@ -235,10 +235,10 @@ def test_what_breaks_one_way_does_not_break_the_other_way() -> None:
 
 
 def test_a_schema_that_contains_itself_is_compared() -> None:
-    old = changed(*NOTE, "properties", "answers", to={"type": "array", "items": {"$ref": "#/components/schemas/Note"}})(
+    old = changed(*KEPT, "properties", "answers", to={"type": "array", "items": {"$ref": "#/components/schemas/Note"}})(
         contract.now()
     )
-    assert contract.verdict(old, changed(*NOTE, "properties", "text", "type", to="integer")(old)).count("text") == 1
+    assert contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old)).count("text") == 1
 
 
 def test_a_generated_client_creates_reads_lists_and_deletes(
