@@ -63,6 +63,13 @@ class Comparison:
                 else:
                     yield from self._of_operation(was, now, where)
 
+    def _is_compared(self, one: Node, other: Node, *, asked: bool) -> bool:
+        """Whether two references were met before, and are now: also where a schema contains itself."""
+        pair = one.get("$ref", ""), other.get("$ref", ""), asked
+        met = all(pair[:2]) and pair in self._compared
+        self._compared.add(pair)
+        return met
+
     def _of_operation(self, was: Node, now: Node, where: str) -> Iterator[str]:
         if was["operationId"] != now["operationId"]:
             yield f"{where}: {was['operationId']} is called {now['operationId']}"
@@ -75,10 +82,12 @@ class Comparison:
         yield from self._of_content(*bodies, f"{where}: body", asked=True)
         yield from (f"{where} {status} is new" for status in missing(now, was, "responses") if status < "300")
         yield from (f"{where} {status} is gone" for status in missing(was, now, "responses"))
-        for status in was["responses"].keys() & now["responses"].keys():
-            answers = resolve(self.old, was["responses"][status]), resolve(self.new, now["responses"][status])
-            yield from (f"{where} {status}: header {name} is gone" for name in missing(*answers, "headers"))
-            yield from self._of_content(*answers, f"{where} {status}", asked=False)
+        for status in sorted(was["responses"].keys() & now["responses"].keys()):
+            answers = was["responses"][status], now["responses"][status]
+            if not self._is_compared(*answers, asked=False):
+                answers = resolve(self.old, answers[0]), resolve(self.new, answers[1])
+                yield from (f"{where} {status}: header {name} is gone" for name in missing(*answers, "headers"))
+                yield from self._of_content(*answers, f"{where} {status}", asked=False)
 
     def _of_parameters(self, was: Node, now: Node, where: str) -> Iterator[str]:
         olds, news = ({(each["in"], each["name"]): each for each in op.get("parameters", [])} for op in (was, now))
@@ -93,7 +102,7 @@ class Comparison:
 
     def _of_content(self, was: Node, now: Node, where: str, *, asked: bool) -> Iterator[str]:
         yield from (f"{where}: {kind} is gone" for kind in missing(was, now, "content"))
-        for kind in was.get("content", {}).keys() & now.get("content", {}).keys():
+        for kind in sorted(was.get("content", {}).keys() & now.get("content", {}).keys()):
             schemas = was["content"][kind]["schema"], now["content"][kind]["schema"]
             yield from self._fits(*(schemas if asked else schemas[::-1]), where, asked=asked)
 
@@ -102,10 +111,8 @@ class Comparison:
 
         What is asked for is sent by an old client, what is answered by the new service.
         """
-        pair = sent.get("$ref", ""), expected.get("$ref", ""), asked
-        if all(pair[:2]) and pair in self._compared:  # also where a schema contains itself
+        if self._is_compared(sent, expected, asked=asked):
             return
-        self._compared.add(pair)
         sent, expected = (
             resolve(contract, node)
             for contract, node in zip(

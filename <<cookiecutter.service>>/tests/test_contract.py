@@ -154,11 +154,12 @@ def changed(*path: Any, to: Any = None) -> Callable[[Node], Node]:
 
 
 LIST, ONE = ("paths", "/notes"), ("paths", "/notes/{note_id}")
-SCHEMAS = ("components", "schemas")
+SCHEMA, SCHEMAS = ("content", "application/json", "schema"), ("components", "schemas")
 BODY, KEPT = (*SCHEMAS, "NoteBody"), (*SCHEMAS, "Note")
 TEXT = (*BODY, "properties", "text")
 LIMIT = (*LIST, "get", "parameters", 0)
 OTHER = {"in": "header", "name": "Mood", "required": True, "schema": {"type": "string"}}
+WORD, REFERENCE = {"type": "string"}, {"$ref": "#/components/schemas/Note"}
 UNKNOWN = {"description": "Accepted"}
 
 
@@ -178,6 +179,8 @@ UNKNOWN = {"description": "Accepted"}
         (changed(*LIST, "post", "responses", "202", to=UNKNOWN), "POST /notes 202 is new"),
         (changed(*LIST, "post", "responses", "201", "headers"), "POST /notes 201: header Location is gone"),
         (changed(*LIST, "post", "responses", "201", "content"), "POST /notes 201: application/json is gone"),
+        (changed(*LIST, "post", "responses", "201", *SCHEMA, to=WORD), "POST /notes 201: type was object"),
+        (changed(*LIST, "post", "requestBody", *SCHEMA, to=WORD), "POST /notes: body: type is string"),
         (changed("components", "responses", "NotFound", "content"), "application/problem+json is gone"),
         (changed(*TEXT, "maxLength", to=5_000), "POST /notes: body.text: maxLength 5000 now"),
         (changed(*TEXT, "minLength", to=2), "POST /notes: body.text: minLength 2 now"),
@@ -213,10 +216,10 @@ def test_a_change_that_breaks_clients_is_called_so_in_one_line(change: Callable[
         changed(*TEXT, "maxLength", to=20_000),
         changed(*TEXT, "pattern"),
         changed(*TEXT, "type", to=["string", "null"]),
-        changed(*BODY, "properties", "colour", to={"type": "string"}),
+        changed(*BODY, "properties", "colour", to=WORD),
         changed(*BODY, "required", to=[]),
         changed(*BODY, "additionalProperties"),
-        changed(*KEPT, "properties", "colour", to={"type": "string"}),
+        changed(*KEPT, "properties", "colour", to=WORD),
         changed(*KEPT, "properties", "text", "maxLength", to=10_000),
         changed(*KEPT, "description", to="Words."),
         changed(*SCHEMAS, "Page", "properties", "next", "anyOf", to=[{"type": "string"}]),
@@ -227,6 +230,12 @@ def test_a_change_that_breaks_nobody_is_called_so(change: Callable[[Node], Node]
     assert contract.verdict(old, change(old)) == "The contract has changed and breaks no client."
 
 
+def test_what_several_operations_share_is_said_once() -> None:
+    old = contract.now()
+    said = contract.verdict(old, changed("components", "responses", "ServiceUnavailable", "headers")(old))
+    assert said == "The contract has changed and BREAKS CLIENTS: GET /notes 503: header Retry-After is gone."
+
+
 def test_what_breaks_one_way_does_not_break_the_other_way() -> None:
     old = contract.now()
     stricter = changed(*TEXT, "maxLength", to=5_000)(old)
@@ -234,11 +243,30 @@ def test_what_breaks_one_way_does_not_break_the_other_way() -> None:
     assert "BREAKS" not in contract.verdict(stricter, old)
 
 
+def test_a_body_that_may_no_longer_have_other_fields_breaks_clients() -> None:
+    new = contract.now()
+    old = changed(*BODY, "additionalProperties")(new)
+    assert "POST /notes: body: other fields are refused" in contract.verdict(old, new)
+
+
+def test_the_values_of_a_mapping_are_compared() -> None:
+    mapping = (*SCHEMAS, "Contract", "additionalProperties")
+    old, new = (changed(*mapping, to={"type": kind})(contract.now()) for kind in ("string", "integer"))
+    assert "GET /openapi.json 200.*: type was string" in contract.verdict(old, new)
+
+
 def test_a_schema_that_contains_itself_is_compared() -> None:
-    old = changed(*KEPT, "properties", "answers", to={"type": "array", "items": {"$ref": "#/components/schemas/Note"}})(
-        contract.now()
-    )
+    answers = {"type": "array", "items": REFERENCE}
+    old = changed(*KEPT, "properties", "answers", to=answers)(contract.now())
     assert contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old)).count("text") == 1
+
+
+def test_what_is_no_fault_as_one_of_several_is_one_elsewhere() -> None:
+    loose = {"description": "OK", "content": {"application/json": {"schema": {"anyOf": [REFERENCE, {}]}}}}
+    old = contract.now()
+    old["paths"] = {"/any": {"get": {"operationId": "getAny", "responses": {"200": loose}}}, **old["paths"]}
+    said = contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old))
+    assert said.endswith("BREAKS CLIENTS: GET /notes 200.items[].text: type was string.")
 
 
 def test_a_generated_client_creates_reads_lists_and_deletes(
