@@ -113,26 +113,22 @@ class Comparison:
         """
         if self._is_compared(sent, expected, asked=asked):
             return
-        sent, expected = (
-            resolve(contract, node)
-            for contract, node in zip(
-                (self.old, self.new) if asked else (self.new, self.old), (sent, expected), strict=True
-            )
-        )
-        if options := sent.get("anyOf") or sent.get("oneOf"):
+        contracts = (self.old, self.new) if asked else (self.new, self.old)
+        ours, theirs = resolve(contracts[0], sent), resolve(contracts[1], expected)
+        if options := ours.get("anyOf") or ours.get("oneOf"):
             for option in options:
                 yield from self._fits(option, expected, where, asked=asked)
-        elif options := expected.get("anyOf") or expected.get("oneOf"):
+        elif options := theirs.get("anyOf") or theirs.get("oneOf"):
             compared = set(self._compared)
             yield from min((list(self._fits(sent, each, where, asked=asked)) for each in options), key=len)
             self._compared = compared  # what does not fit here may matter elsewhere
-        elif not kinds(sent) <= kinds(expected):
-            yield f"{where}: type {'is' if asked else 'was'} {expected['type']}"
+        elif not kinds(ours) <= kinds(theirs):
+            yield f"{where}: type {'is' if asked else 'was'} {theirs['type']}"
         else:
-            yield from (f"{where}: {fault} {'now' if asked else 'before'}" for fault in narrower(sent, expected))
-            yield from self._of_fields(sent, expected, where, asked=asked)
-            if "items" in expected:
-                yield from self._fits(sent.get("items", {}), expected["items"], f"{where}[]", asked=asked)
+            yield from (f"{where}: {fault} {'now' if asked else 'before'}" for fault in narrower(ours, theirs))
+            yield from self._of_fields(ours, theirs, where, asked=asked)
+            if "items" in theirs:
+                yield from self._fits(ours.get("items", {}), theirs["items"], f"{where}[]", asked=asked)
 
     def _of_fields(self, sent: Node, expected: Node, where: str, *, asked: bool) -> Iterator[str]:
         others = sent.get("additionalProperties", True), expected.get("additionalProperties", True)

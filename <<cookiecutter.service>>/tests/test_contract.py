@@ -255,8 +255,8 @@ def test_the_values_of_a_mapping_are_compared() -> None:
     assert "GET /openapi.json 200.*: type was string" in contract.verdict(old, new)
 
 
-def test_a_schema_that_contains_itself_is_compared() -> None:
-    answers = {"type": "array", "items": REFERENCE}
+@pytest.mark.parametrize("answers", [{"type": "array", "items": REFERENCE}, {"anyOf": [REFERENCE, {"type": "null"}]}])
+def test_a_schema_that_contains_itself_is_compared(answers: Node) -> None:
     old = changed(*KEPT, "properties", "answers", to=answers)(contract.now())
     assert contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old)).count("text") == 1
 
