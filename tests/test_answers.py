@@ -25,7 +25,9 @@ JINJA = create_env_with_context(CONTEXT)
 PLACEHOLDERS = {
     str(path.relative_to(SOURCE)): JINJA.from_string(text)
     for path in sorted(SOURCE.rglob("*"))
-    if path.is_file() and not {".venv", "cdk.out", "node_modules"} & set(path.parts) and path.suffix not in {".pyc", ".png"}
+    if path.is_file()
+    and not {".venv", "cdk.out", "node_modules"} & set(path.parts)
+    and path.suffix not in {".pyc", ".png"}
     if "<<cookiecutter" in (text := path.read_text(encoding="utf-8"))
 }
 

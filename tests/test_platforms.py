@@ -102,9 +102,8 @@ def test_a_lock_file_follows_its_project_and_holds_the_hashes_of_the_index(
 
 
 def test_what_a_service_runs_with_is_what_it_was_tested_with() -> None:
-    pins = [
-        set(re.findall(r"^\S+==\S+.*\\$", path.read_text(), re.MULTILINE)) for path in sorted(SOURCE.glob("req*.txt"))
-    ]
+    # Not with the same markers: the tests may want a package on more platforms.
+    pins = [set(re.findall(r"^\S+==\S+", path.read_text(), re.MULTILINE)) for path in sorted(SOURCE.glob("req*.txt"))]
     tested, run = pins
     assert run
     assert run <= tested
