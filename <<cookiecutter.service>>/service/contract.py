@@ -129,8 +129,8 @@ def _problem(status: int) -> Any:
         fault = {"field": "text", "detail": "String should have at least 1 character"}
         example |= {"detail": "Some fields are not valid.", "errors": [fault]}
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    described = {"description": PROBLEMS[status], "content": {"application/problem+json": content}}
-    return described | ({"headers": HEADERS[status]} if status in HEADERS else {})
+    answer = {"description": PROBLEMS[status], "content": {"application/problem+json": content}}
+    return answer | ({"headers": HEADERS[status]} if status in HEADERS else {})
 
 
 def _page() -> Blueprint:
