@@ -1,5 +1,6 @@
 """The composition root: how the parts become one application. It touches nothing outside the application itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -25,10 +26,18 @@ class OrjsonProvider(JSONProvider):
         return orjson.loads(s)
 
 
+class Service(OpenAPI):
+    """The application. Nothing in it is a coroutine."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """`func` itself: Flask would look at each hook and view, for each request, whether it is a coroutine."""
+        return func
+
+
 def create_app(settings: config.Config | None = None) -> OpenAPI:
     """The service as a WSGI application, for `settings` or else for the environment. Its pool is still closed."""
     settings = settings or config.load()
-    app = OpenAPI(
+    app = Service(
         "service",
         info=Info(title=settings.service, version="1"),
         security_schemes={},
