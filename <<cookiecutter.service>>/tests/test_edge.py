@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from flask_openapi3 import OpenAPI
 
 from service import edge
-from tests.process import Gunicorn, wait_until
+from tests.process import Gunicorn
 
 BALANCER = "127.0.0.1"  # where the requests of these tests come from
 CLIENT = "198.51.100.7"
@@ -30,9 +30,7 @@ def seen_by(server: Gunicorn, *headers: tuple[str, str]) -> dict[str, Any]:
     request_id = uuid.uuid4().hex
     with server.client() as client:
         assert client.get("/livez", headers=[("X-Request-ID", request_id), *headers]).status_code == 200
-    wait_until(lambda: any(event.get("request_id") == request_id for event in server.events))
-    [event] = [event for event in server.events if event.get("request_id") == request_id]
-    return event
+    return server.access(request_id)
 
 
 def redirect_by(server: Gunicorn, *headers: tuple[str, str]) -> str:
