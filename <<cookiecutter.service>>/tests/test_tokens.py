@@ -312,7 +312,26 @@ def test_known_keys_are_used_for_a_while_when_the_issuer_is_away(
     assert ask(client, token())[0] == 503
 
 
-def test_a_slow_issuer_keeps_nobody_waiting_who_does_not_need_it(database_url: str, issuer: Issuer) -> None:
+def test_while_one_asks_a_slow_issuer_the_others_go_on(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(tokens, "FETCH_SECONDS", 20)
+    client: FlaskClient = request.getfixturevalue("client")
+    assert ask(client, token())[0] == 200
+    monkeypatch.setattr(tokens, "REFETCH_SECONDS", 0)
+    monkeypatch.setattr(tokens, "FRESH_SECONDS", 0)
+    issuer.open_.clear()
+    issuer.asked.clear()
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask, client, token())
+        assert issuer.asked.wait(20)
+        assert ask(client.application.test_client(), token())[0] == 200
+        assert not asking.done()
+        issuer.open_.set()
+        assert asking.result()[0] == 200
+
+
+def test_a_slow_issuer_holds_up_those_who_need_it_and_nobody_else(database_url: str, issuer: Issuer) -> None:
     issuer.open_.clear()
     asking = {"JWKS_URL": issuer.url, "TOKEN_ISSUER": ISSUER, "TOKEN_AUDIENCE": AUDIENCE}
     variables: dict[str, Any] = {"DATABASE_URL": database_url, "WEB_CONCURRENCY": 1, **asking}
