@@ -54,6 +54,13 @@ limit_request_line = 4094
 limit_request_fields = 100
 limit_request_field_size = 8190
 
+# Peers that may say how they were asked: edge.py believes the same ones what they say of the client. And that is all
+# that they may say: a balancer passes on what clients send, such as `X-Forwarded-Ssl` or a header called SCRIPT_NAME.
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
+forwarded_allow_ips = settings.forwarded_allow_ips
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""
+
 # Heartbeats are files: in memory, or a slow disk would look like a dead worker.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108 - macOS has none
 # It would be written under $HOME, and nothing here needs it.

@@ -52,7 +52,7 @@ MIGRATION_CONNECTIONS = 1
 RELATED = ("DRAIN_SECONDS", "SHUTDOWN_SECONDS", "WEB_CONCURRENCY", "DATABASE_POOL_SIZE")
 """Variables that infrastructure depends on, so that an environment has to say them."""
 
-OURS = ("DATABASE_URL", "PORT", "URL_PREFIX", "RELEASE")
+OURS = ("DATABASE_URL", "PORT", "FORWARDED_ALLOW_IPS", "URL_PREFIX", "RELEASE")
 """Variables that are not the environment file's to set: a secret, and what follows from the infrastructure."""
 
 
@@ -182,6 +182,11 @@ class Environment:
     def platform_name(self) -> str:
         """Of the platform's stack, and the prefix of what it exports."""
         return f"platform-{self.name}"
+
+    @property
+    def cidr(self) -> str:
+        """Addresses of the VPC, and so of the balancer."""
+        return str(self.existing.vpc["cidr"]) if self.existing.vpc else self.platform.cidr
 
     @property
     def url_prefix(self) -> str:

@@ -197,6 +197,8 @@ class Service(Stack):
             environment={
                 **environment.variables,
                 "PORT": str(config.PORT),
+                # Its addresses change, within its subnets; and nobody else reaches the tasks, by their security group.
+                "FORWARDED_ALLOW_IPS": environment.cidr,
                 "URL_PREFIX": environment.url_prefix,
             },
             secrets={key: ecs.Secret.from_secrets_manager(secret, key) for key in own.secret_keys},

@@ -7,7 +7,7 @@ import orjson
 from flask.json.provider import JSONProvider
 from flask_openapi3 import Info, OpenAPI
 
-from service import config, db, errors, health, logs, routes
+from service import config, db, edge, errors, health, logs, routes
 
 
 class OrjsonProvider(JSONProvider):
@@ -50,8 +50,13 @@ def create_app(settings: config.Config | None = None) -> OpenAPI:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.request_class = errors.JSONRequest
     app.json = OrjsonProvider(app)
+    edge.register(app, settings)
     logs.register(app)
     errors.register(app)
+    if settings.jwks_url:
+        from service import tokens  # noqa: PLC0415 - its library is large, and not installed where it is not wanted
+
+        tokens.register(app, settings)
     db.register(app, settings)
     health.register(app, settings)
     routes.register(app, settings.url_prefix)

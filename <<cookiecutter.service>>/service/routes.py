@@ -54,6 +54,7 @@ def register(app: OpenAPI, url_prefix: str) -> None:
         abp_tags=[Tag(name="notes")],
         abp_responses=problems(408, 414, 431, 500, 503),
     )
+    api.abp_responses |= app.responses  # what any route may answer: 401, where tokens are asked for
     body_problems, path_problems = problems(400, 413, 415), problems(400)
     api.post("/notes", operation_id="createNote", responses={201: Note, **body_problems})(create)
     api.get("/notes", operation_id="listNotes", responses={200: Page, **path_problems})(page)

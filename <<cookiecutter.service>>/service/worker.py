@@ -27,7 +27,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 from werkzeug.exceptions import RequestTimeout
 
-from service import lifecycle
+from service import edge, lifecycle
 
 STATUSES: dict[type[Exception], int] = {
     refusals.LimitRequestLine: 414,
@@ -180,16 +180,18 @@ class Worker(GeventWorker):
         if isinstance(exc, refusals.ParseException):
             status = HTTPStatus(STATUSES.get(type(exc), 400))
             log.warning(
-                "malformed request", extra={"request_id": request_id, "client.address": addr[0], "detail": str(exc)}
+                "malformed request",
+                extra={"request_id": request_id, "network.peer.address": addr[0], "detail": str(exc)},
             )
         else:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             log.error("request failed outside the application", extra={"request_id": request_id}, exc_info=exc)
         problem = {"type": "about:blank", "title": status.phrase, "status": status, "request_id": request_id}
         body = json.dumps(problem)
+        headers = "".join(f"{name}: {value}\r\n" for name, value in edge.HEADERS)
         client.sendall(
             f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+            f"Content-Length: {len(body)}\r\n{headers}\r\n{body}".encode()
         )
         linger(client)
 

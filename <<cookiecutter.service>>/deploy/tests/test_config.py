@@ -64,6 +64,7 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ({"platform__availability_zones": ["eu-central-1a"]}, "availability_zones must be three"),
         ({"variables__WEB_CONCURENCY": 2}, "[variables] WEB_CONCURENCY is none that is set here"),
         ({"variables__RELEASE": "1"}, "[variables] RELEASE is none that is set here"),
+        ({"variables__FORWARDED_ALLOW_IPS": "0.0.0.0/0"}, "FORWARDED_ALLOW_IPS is none that is set here"),
         ({"variables__DRAIN_SECONDS": None}, "[variables] lacks DRAIN_SECONDS"),
         ({"variables__DRAIN_SECONDS": "soon"}, "[variables] DRAIN_SECONDS must be a whole number"),
     ],
