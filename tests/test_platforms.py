@@ -70,13 +70,19 @@ def test_a_lock_file_installs_from_wheels(tmp_path: Path, lock: str, python: str
 
 
 @pytest.mark.parametrize(
-    ("lock", "groups"), [("service", []), ("service-dev", ["--group", "dev"]), ("template", ["--group", "dev"])]
+    ("lock", "groups"),
+    [
+        ("service", []),
+        ("service-traces", ["--extra", "traces"]),
+        ("service-dev", ["--extra", "traces", "--group", "dev"]),
+        ("template", ["--group", "dev"]),
+    ],
 )
 def test_a_lock_file_follows_its_project_and_holds_the_hashes_of_the_index(
     service: Path, tmp_path: Path, lock: str, groups: list[str]
 ) -> None:
     folder = TEMPLATE if lock == "template" else service
-    name = "requirements-dev.txt" if lock == "service-dev" else "requirements.txt"
+    name = f"requirements{lock.removeprefix('service')}.txt" if folder == service else "requirements.txt"
     text = (folder / name).read_text(encoding="utf-8")
     again = tmp_path / "again.txt"
     again.write_text(re.sub(r" \\\n    --hash=\S+", "", text), encoding="utf-8")
@@ -105,6 +111,6 @@ def test_what_a_service_runs_with_is_what_it_was_tested_with() -> None:
     pins = [
         set(re.findall(r"^\S+==\S+.*\\$", path.read_text(), re.MULTILINE)) for path in sorted(SOURCE.glob("req*.txt"))
     ]
-    tested, run = pins
+    tested, traced, run = pins
     assert run
-    assert run <= tested
+    assert run < traced < tested

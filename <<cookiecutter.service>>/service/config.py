@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -50,6 +51,8 @@ class Config:
     """The least severe level that is logged."""
     release: str
     """Name of the running release, said by `/version` and in every log line."""
+    otel_exporter_otlp_endpoint: str
+    """URL of an OpenTelemetry collector that speaks OTLP over HTTP; without one nothing is traced."""
 
 
 class ConfigError(ValueError):
@@ -90,6 +93,7 @@ def load() -> Config:
         url_prefix=text("URL_PREFIX", "", _check_url_prefix),
         log_level=text("LOG_LEVEL", "INFO", validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
         release=text("RELEASE", "unreleased", _check_release),
+        otel_exporter_otlp_endpoint=text("OTEL_EXPORTER_OTLP_ENDPOINT", "", _check_endpoint),
     )
     try:
         env.seal()
@@ -122,6 +126,11 @@ def _check_release(value: str) -> None:
         raise ValidationError("Must be 1 to 128 letters, digits, dots, hyphens, pluses or underscores.")
 
 
+def _check_endpoint(value: str) -> None:
+    if not re.fullmatch(r"(https?://[^\s/]\S*)?", value):
+        raise ValidationError("Must be empty, or a URL: http://HOST:4318")
+
+
 def _contradictions(config: Config) -> dict[str, str]:
     """Faults that no single variable has."""
     faults = {}
@@ -135,4 +144,9 @@ def _contradictions(config: Config) -> dict[str, str]:
         )
     if config.database_pool_size > config.web_threads:
         faults["DATABASE_POOL_SIZE"] = "Must not exceed WEB_THREADS: more connections could never be used."
+    if config.otel_exporter_otlp_endpoint and not find_spec("opentelemetry"):
+        faults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
+            "Needs packages that are not here: install requirements-traces.txt instead of requirements.txt,"
+            " or build the image with --build-arg REQUIREMENTS=requirements-traces.txt."
+        )
     return faults

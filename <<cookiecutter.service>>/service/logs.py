@@ -122,6 +122,8 @@ def _end(response: Response) -> Response:
             "duration_ms": round((time.perf_counter() - g.started) * 1_000, 3),
             "client.address": request.remote_addr,
         }
+        if "db_pool_wait_ms" in g:
+            attributes["db_pool_wait_ms"] = round(g.db_pool_wait_ms, 3)
         emit("INFO", "access", f"{request.method} {route} {response.status_code}", attributes)
     return response
 

@@ -31,10 +31,10 @@ def docker(*arguments: str) -> str:
 
 
 @contextmanager
-def image() -> Iterator[str]:
-    """The image of this folder, built as release `build-42`."""
+def image(*options: str) -> Iterator[str]:
+    """The image of this folder, built as release `build-42`, with `options` of `docker build` besides."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    docker("build", "--quiet", "--tag", name, "--build-arg", "RELEASE=build-42", "--build-arg", "REVISION=abc", ".")
+    docker("build", "--quiet", "--tag", name, "--build-arg=RELEASE=build-42", "--build-arg=REVISION=abc", *options, ".")
     try:
         yield name
     finally:

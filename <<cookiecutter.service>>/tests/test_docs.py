@@ -65,7 +65,7 @@ def test_imports_go_down_only() -> None:
         {"admin"},
         {"app"},
         {"routes", "health", "worker"},
-        {"notes", "db", "errors", "logs", "migrations", "lifecycle"},
+        {"notes", "db", "errors", "logs", "migrations", "lifecycle", "traces"},
         {"config"},
     ]
     level = {name: number for number, names in enumerate(floors) for name in names}

@@ -46,6 +46,13 @@ def test_the_image_holds_no_secret(image: str) -> None:
     assert not re.findall(r"(?i)database_url|passw|secret|token|credential|private.?key|api.?key|://[^/\s]+@", said)
 
 
+def test_what_traces_need_is_in_an_image_that_was_built_with_it_and_in_no_other(image: str) -> None:
+    program = "import importlib.util; print(importlib.util.find_spec('opentelemetry'))"
+    with containers.image("--build-arg=REQUIREMENTS=requirements-traces.txt") as traced:
+        docker("run", "--rm", traced, "python", "-c", "import service.traces")
+    assert docker("run", "--rm", image, "python", "-c", program) == "None"
+
+
 def test_the_bytecode_is_in_the_image(image: str) -> None:
     program = "import service.app as app, os; print(os.path.exists(app.__cached__))"
     assert docker("run", "--rm", image, "python", "-c", program) == "True"
