@@ -27,6 +27,8 @@ except configuration.ConfigError as error:
     logging.critical("the configuration was refused", extra={"faults": error.faults})
     raise SystemExit(EX_CONFIG) from None
 logs.configure(settings)
+if settings.otel_exporter_otlp_endpoint:
+    from service import traces  # it needs packages that are not there otherwise
 worker.allow_files(settings.web_threads + settings.database_pool_size)
 
 wsgi_app = "service.app:create_app()"
@@ -78,6 +80,8 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """In each worker, since connections do not survive a fork."""
+    if settings.otel_exporter_otlp_endpoint:
+        traces.start(worker.wsgi, settings)
     db.open_pool(worker.wsgi)
     lifecycle.started()
 
@@ -89,6 +93,8 @@ def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001
 
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001
-    """Hang up on the database, or the exit waits for the pool's threads."""
+    """Hang up on the database, or the exit waits for the pool's threads; then deliver the last spans."""
     if worker.booted:
         db.close_pool(worker.wsgi)
+    if worker.booted and settings.otel_exporter_otlp_endpoint:
+        traces.stop(worker.wsgi)

@@ -18,6 +18,7 @@ LEFT_TO_THE_TEAM = [
     "requirements.txt",
     "requirements-dev.txt",
     "requirements-tokens.txt",
+    "requirements-traces.txt",
     "deploy/requirements.txt",
     "service/migrations/0001_notes.sql",
 ]

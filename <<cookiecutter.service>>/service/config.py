@@ -1,11 +1,11 @@
 """Factor III: the configuration, read once from the environment and refused early."""
 
-import importlib.util
 import ipaddress
 import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -60,6 +60,8 @@ class Config:
     """The least severe level that is logged."""
     release: str
     """Name of the running release, said by `/version` and in every log line."""
+    otel_exporter_otlp_endpoint: str
+    """URL of an OpenTelemetry collector that speaks OTLP over HTTP; without one nothing is traced."""
 
 
 class ConfigError(ValueError):
@@ -104,6 +106,7 @@ def load() -> Config:
         url_prefix=text("URL_PREFIX", "", _check_url_prefix),
         log_level=text("LOG_LEVEL", "INFO", validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
         release=text("RELEASE", "unreleased", _check_release),
+        otel_exporter_otlp_endpoint=text("OTEL_EXPORTER_OTLP_ENDPOINT", "", _check_endpoint),
     )
     try:
         env.seal()
@@ -155,6 +158,11 @@ def _check_release(value: str) -> None:
         raise ValidationError("Must be 1 to 128 letters, digits, dots, hyphens, pluses or underscores.")
 
 
+def _check_endpoint(value: str) -> None:
+    if not re.fullmatch(r"(https?://[^\s/]\S*)?", value):
+        raise ValidationError("Must be empty, or a URL: http://HOST:4318")
+
+
 def _contradictions(config: Config) -> dict[str, str]:
     """Faults that no single variable has."""
     faults = {}
@@ -176,6 +184,11 @@ def _contradictions(config: Config) -> dict[str, str]:
     if any(tokens.values()):
         lacking = "Must be set where another of JWKS_URL, TOKEN_ISSUER and TOKEN_AUDIENCE is."
         faults |= {name: lacking for name, value in tokens.items() if not value}
-    if config.jwks_url and importlib.util.find_spec("jwt") is None:
+    if config.jwks_url and not find_spec("jwt"):
         faults["JWKS_URL"] = "Needs a library that is not installed here: the extra `tokens`, requirements-tokens.txt."
+    if config.otel_exporter_otlp_endpoint and not find_spec("opentelemetry"):
+        faults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
+            "Needs packages that are not here: install requirements-traces.txt instead of requirements.txt,"
+            " or build the image with --build-arg REQUIREMENTS=requirements-traces.txt."
+        )
     return faults

@@ -8,7 +8,7 @@ from typing import Any, Concatenate, TypeVar
 
 import gevent
 import psycopg
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 from gevent.monkey import is_module_patched
 from psycopg import Connection
 from psycopg.abc import PQGen
@@ -141,12 +141,16 @@ def connection() -> Iterator[Connection[Any]]:
         psycopg.OperationalError: none can be had within `DATABASE_TIMEOUT_SECONDS`, or too many wait for one already.
     """
     pool = _pool(current_app)
-    conn = pool.getconn()
-    while not _is_alive(conn):
-        # The server has closed it, so it will have closed the others too: replace them all, and wait for a new one.
-        pool.putconn(conn)
-        pool.drain()
+    started = time.perf_counter()
+    try:
         conn = pool.getconn()
+        while not _is_alive(conn):
+            # The server has closed it, so it will have closed the others too: replace them all, and wait for a new one.
+            pool.putconn(conn)
+            pool.drain()
+            conn = pool.getconn()
+    finally:
+        g.db_pool_wait_ms = g.get("db_pool_wait_ms", 0) + (time.perf_counter() - started) * 1_000
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:

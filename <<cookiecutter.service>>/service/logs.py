@@ -124,6 +124,8 @@ def _end(response: Response) -> Response:
             "duration_ms": round((time.perf_counter() - values.started) * 1_000, 3),
             "client.address": asked.remote_addr,
         }
+        if "db_pool_wait_ms" in values:
+            attributes["db_pool_wait_ms"] = round(values.db_pool_wait_ms, 3)
         emit("INFO", "access", f"{asked.method} {route} {response.status_code}", attributes)
     return response
 

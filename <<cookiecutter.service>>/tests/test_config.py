@@ -83,6 +83,8 @@ def test_faults_and_representations_hold_no_values(monkeypatch: pytest.MonkeyPat
         ("LOG_LEVEL", "info"),
         ("RELEASE", ""),
         ("RELEASE", "x" * 129),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector:4317"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

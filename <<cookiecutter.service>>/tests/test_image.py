@@ -63,8 +63,11 @@ def test_what_is_optional_is_in_the_image_when_the_build_asks_for_it(image: str)
     options = [f"--env={variable}" for variable in asking]
     done = subprocess.run(["docker", "run", "--rm", *options, image, *command], capture_output=True, check=False)  # noqa: S607
     assert (done.returncode, "requirements-tokens.txt" in json.loads(done.stdout)["faults"]["JWKS_URL"]) == (78, True)
-    with containers.image("REQUIREMENTS=requirements.txt requirements-tokens.txt") as extended:
+    program = "import importlib.util; print(importlib.util.find_spec('opentelemetry'))"
+    assert docker("run", "--rm", image, "python", "-c", program) == "None"
+    with containers.image("REQUIREMENTS=requirements-tokens.txt requirements-traces.txt") as extended:
         said = json.loads(docker("run", "--rm", *options, extended, *command))
+        docker("run", "--rm", extended, "python", "-c", "import service.traces")
     assert said["JWKS_URL"] == "https://issuer.example.com/keys"
 
 

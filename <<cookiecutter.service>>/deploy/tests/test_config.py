@@ -77,6 +77,11 @@ def test_what_cannot_work_is_one_line(changes: dict[str, Any], fault: str) -> No
     assert "\n" not in str(refused.value)
 
 
+def test_traces_are_configured_as_anything_else() -> None:
+    variables = {"variables__OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "variables__OTEL_BSP_X": 1}
+    assert config.parse("staging", changed(**variables)).variables["OTEL_BSP_X"] == "1"
+
+
 def test_a_stop_may_take_longer_on_machines() -> None:
     assert config.parse("staging", changed(service__stop_timeout_seconds=121, service__capacity="EC2"))
 
