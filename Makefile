@@ -53,6 +53,9 @@ service: .venv/installed # a baked service passes its gates, runs, and takes the
 proofs: .venv/installed # what a baked service promises: under fire, and the twelve factors
 	$(BIN)/pytest --verbose tests/test_proofs.py
 
+bench: .venv/installed .venvs/service/installed .venvs/bench/installed # what a service costs, beside the least that could do its work; BENCH=--help
+	.venvs/bench/bin/python -m tests.bench $(BENCH)
+
 format: .venv/installed # put the code into shape
 	$(BIN)/ruff check --no-cache --fix
 	$(BIN)/ruff format --no-cache
@@ -60,6 +63,7 @@ format: .venv/installed # put the code into shape
 lock: .venv/installed # resolve all dependencies anew, with hashes: the template's and the service's
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --output-file requirements.txt pyproject.toml --group dev
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --output-file requirements-checkov.txt pyproject.toml --group checkov
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' --output-file requirements-bench.txt pyproject.toml --group bench
 	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . && $(MAKE) -C demo/orders PYTHON=$(PYTHON) lock && cp demo/orders/requirements*.txt '$(SERVICE)' && cp demo/orders/deploy/requirements*.txt '$(SERVICE)/deploy'
 
 clean: # remove what the targets above have made
@@ -74,9 +78,10 @@ clean: # remove what the targets above have made
 # Environments beside the template's own: of the service, to look at it where it stands; and of what is large.
 .venvs/service/installed: $(SERVICE)/requirements-dev.txt
 .venvs/checkov/installed: requirements-checkov.txt
-.venvs/service/installed .venvs/checkov/installed: | .venv/installed
+.venvs/bench/installed: requirements-bench.txt
+.venvs/service/installed .venvs/checkov/installed .venvs/bench/installed: | .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
 	$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes --requirement '$<'
 	@touch $@
 
-.PHONY: help demo test lint types inplace audit check service proofs format lock clean
+.PHONY: help demo test lint types inplace audit check service proofs bench format lock clean

@@ -8,6 +8,9 @@ from gevent import monkey
 monkey.patch_all()  # before anything else: what is imported earlier would go on blocking its whole process
 
 import gc  # noqa: E402
+
+gc.disable()  # until all is loaded: hardly any of it will be garbage, and the search would take a tenth of the start
+
 import logging  # noqa: E402
 import os  # noqa: E402
 from typing import Any  # noqa: E402
@@ -24,6 +27,8 @@ except configuration.ConfigError as error:
     logging.critical("the configuration was refused", extra={"faults": error.faults})
     raise SystemExit(EX_CONFIG) from None
 logs.configure(settings)
+if settings.otel_exporter_otlp_endpoint:
+    from service import traces  # it needs packages that are not there otherwise
 worker.allow_files(settings.web_threads + settings.database_pool_size)
 
 wsgi_app = "service.app:create_app()"
@@ -51,6 +56,13 @@ limit_request_line = 4094
 limit_request_fields = 100
 limit_request_field_size = 8190
 
+# Peers that may say how they were asked: edge.py believes the same ones what they say of the client. And that is all
+# that they may say: a balancer passes on what clients send, such as `X-Forwarded-Ssl` or a header called SCRIPT_NAME.
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
+forwarded_allow_ips = settings.forwarded_allow_ips
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""
+
 # Heartbeats are files: in memory, or a slow disk would look like a dead worker.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108 - macOS has none
 # It would be written under $HOME, and nothing here needs it.
@@ -59,14 +71,17 @@ logger_class = worker.ServerLog
 
 
 def when_ready(server: Any) -> None:
-    """Take over SIGTERM once gunicorn has taken its signals, and spare the collector what will never be garbage."""
+    """Take over SIGTERM once gunicorn has taken its signals; now that all is loaded, watch what comes for garbage."""
     lifecycle.drain_on_sigterm(server, settings.drain_seconds)
     lifecycle.hold_signals_while_forking()
     gc.freeze()
+    gc.enable()
 
 
 def post_worker_init(worker: Any) -> None:
     """In each worker, since connections do not survive a fork."""
+    if settings.otel_exporter_otlp_endpoint:
+        traces.start(worker.wsgi, settings)
     db.open_pool(worker.wsgi)
     lifecycle.started()
 
@@ -78,6 +93,8 @@ def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001
 
 
 def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001
-    """Hang up on the database, or the exit waits for the pool's threads."""
+    """Hang up on the database, or the exit waits for the pool's threads; then deliver the last spans."""
     if worker.booted:
         db.close_pool(worker.wsgi)
+    if worker.booted and settings.otel_exporter_otlp_endpoint:
+        traces.stop(worker.wsgi)

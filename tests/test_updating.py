@@ -17,6 +17,8 @@ SERVICE_BIN = TEMPLATE / ".venvs" / "service" / "bin"
 LEFT_TO_THE_TEAM = [
     "requirements.txt",
     "requirements-dev.txt",
+    "requirements-tokens.txt",
+    "requirements-traces.txt",
     "deploy/requirements.txt",
     "service/migrations/0001_notes.sql",
 ]

@@ -52,7 +52,10 @@ MIGRATION_CONNECTIONS = 1
 RELATED = ("DRAIN_SECONDS", "SHUTDOWN_SECONDS", "WEB_CONCURRENCY", "DATABASE_POOL_SIZE")
 """Variables that infrastructure depends on, so that an environment has to say them."""
 
-OURS = ("DATABASE_URL", "PORT", "URL_PREFIX", "RELEASE")
+OF_THE_SDK = "OTEL_"
+"""How the variables begin that OpenTelemetry's SDK knows, and the service does not."""
+
+OURS = ("DATABASE_URL", "PORT", "FORWARDED_ALLOW_IPS", "URL_PREFIX", "RELEASE")
 """Variables that are not the environment file's to set: a secret, and what follows from the infrastructure."""
 
 
@@ -182,6 +185,11 @@ class Environment:
     def platform_name(self) -> str:
         """Of the platform's stack, and the prefix of what it exports."""
         return f"platform-{self.name}"
+
+    @property
+    def cidr(self) -> str:
+        """Addresses of the VPC, and so of the balancer."""
+        return str(self.existing.vpc["cidr"]) if self.existing.vpc else self.platform.cidr
 
     @property
     def url_prefix(self) -> str:
@@ -318,7 +326,11 @@ def _variables(environment: Environment) -> list[str]:
     known = set(re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE)) - set(OURS)
     return [
         *(f"[variables] lacks {name}" for name in RELATED if name not in environment.variables),
-        *(f"[variables] {name} is none that is set here" for name in environment.variables if name not in known),
+        *(
+            f"[variables] {name} is none that is set here"
+            for name in environment.variables
+            if name not in known and not name.startswith(OF_THE_SDK)
+        ),
         *(f"[variables] {name} must be a whole number" for name in RELATED if not _is_number(environment, name)),
     ]
 

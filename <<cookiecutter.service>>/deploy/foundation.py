@@ -176,8 +176,7 @@ class Platform(Stack):
         group = ec2.SecurityGroup(
             self, "BalancerGroup", vpc=vpc, description="The load balancer", allow_all_outbound=False
         )
-        network = environment.existing.vpc
-        inside = ec2.Peer.ipv4(network["cidr"] if network else environment.platform.cidr)
+        inside = ec2.Peer.ipv4(environment.cidr)
         group.add_ingress_rule(inside, ec2.Port.tcp(443), "Requests")
         group.add_ingress_rule(inside, ec2.Port.tcp(80), "Requests that are told to come back with TLS")
         group.connections.allow_from(hooks, ec2.Port.tcp(config.TEST_PORT), "Tests of green")

@@ -45,6 +45,25 @@ HOOK_SECONDS = 300
 CPU_PERCENT = 60
 """Load at which tasks are added. Well below the whole, since a new one takes a minute to come."""
 
+ONE_MINUTE = Duration.minutes(1)
+
+ROUTE = {"Method": "$.['http.request.method']", "Route": "$.['http.route']"}
+"""Dimensions: which operation. Few values, since a line has the route and not the path."""
+
+METRICS: dict[str, tuple[str, str, dict[str, str] | None]] = {
+    "LoggedErrors": ('{ $.severity_text = "ERROR" || $.severity_text = "CRITICAL" }', "1", None),
+    "LoggedServerErrors": ("{ $.logger = \"access\" && $.['http.response.status_code'] >= 500 }", "1", None),
+    "LoggedDuration": ('{ $.logger = "access" && $.duration_ms >= 0 }', "$.duration_ms", None),
+    # No route has matched: anybody could make up methods, and each value of a dimension is a metric that costs money.
+    "RouteDuration": ('{ $.logger = "access" && $.[\'http.route\'] != "(none)" }', "$.duration_ms", ROUTE),
+    "PoolWait": ('{ $.logger = "access" && $.db_pool_wait_ms >= 0 }', "$.db_pool_wait_ms", None),
+}
+"""Metrics that the log is made into: for which lines, of which value, by which dimensions. Keys with dots stand in
+brackets, since a dot steps into an object, and the lines are flat.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+"""
+
 
 class Images(Stack):
     """The repository of the service's images, one for all environments, so that they run the same ones."""
@@ -114,7 +133,9 @@ class Service(Stack):
             self._rule("ProductionRule", self.listeners[0], self.blue, self.green),
             self._rule("TestRule", self.listeners[1], self.green, self.blue),
         ]
+        self.metrics = {name: self._metric(name, *parts) for name, parts in METRICS.items()}
         self.alarms = self._alarms()
+        self._dashboard()
         self.functions = self._hooks()
         self.service = self._service(cluster)
         self.service.node.add_dependency(*self.rules)
@@ -197,6 +218,8 @@ class Service(Stack):
             environment={
                 **environment.variables,
                 "PORT": str(config.PORT),
+                # Its addresses change, within its subnets; and nobody else reaches the tasks, by their security group.
+                "FORWARDED_ALLOW_IPS": environment.cidr,
                 "URL_PREFIX": environment.url_prefix,
             },
             secrets={key: ecs.Secret.from_secrets_manager(secret, key) for key in own.secret_keys},
@@ -356,13 +379,8 @@ class Service(Stack):
         )
 
     def _alarms(self) -> list[cloudwatch.Alarm]:
-        """What ends a release and brings blue back: errors and slowness, as the balancer and as the service see them.
-
-        The filters use keys without dots only: a dot in a selector steps into an object, and the events are flat.
-        https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntaxForMetricFilters.html
-        """
+        """What ends a release and brings blue back: errors and slowness, as balancer and service see them."""
         environment = self.environment_
-        one_minute = Duration.minutes(1)
 
         def both(name: str, statistic: str, expression: str, label: str) -> cloudwatch.MathExpression:
             metrics = {
@@ -370,7 +388,7 @@ class Service(Stack):
                     namespace="AWS/ApplicationELB",
                     metric_name=name,
                     statistic=statistic,
-                    period=one_minute,
+                    period=ONE_MINUTE,
                     dimensions_map={
                         "LoadBalancer": shared(environment, "BalancerFullName"),
                         "TargetGroup": group.target_group_full_name,
@@ -379,20 +397,8 @@ class Service(Stack):
                 for colour, group in (("blue", self.blue), ("green", self.green))
             }
             return cloudwatch.MathExpression(
-                expression=expression, using_metrics=metrics, period=one_minute, label=label
+                expression=expression, using_metrics=metrics, period=ONE_MINUTE, label=label
             )
-
-        def logged(name: str, pattern: str, value: str, statistic: str) -> cloudwatch.Metric:
-            found = logs.MetricFilter(
-                self,
-                f"{name}Filter",
-                log_group=self.log_group,
-                filter_pattern=logs.FilterPattern.literal(pattern),
-                metric_namespace=environment.stack_name,
-                metric_name=name,
-                metric_value=value,
-            )
-            return found.metric(statistic=statistic, period=one_minute)
 
         errors = "FILL(blue, 0) + FILL(green, 0)"
         slowest = "MAX([FILL(blue, 0), FILL(green, 0)])"
@@ -412,13 +418,13 @@ class Service(Stack):
             ),
             (
                 "LoggedErrors",
-                logged("LoggedErrors", '{ $.severity_text = "ERROR" || $.severity_text = "CRITICAL" }', "1", "Sum"),
+                self.metrics["LoggedErrors"].with_(statistic="Sum"),
                 10,
                 "10 errors logged in a minute",
             ),
             (
                 "LoggedLatency",
-                logged("LoggedDuration", '{ $.logger = "access" && $.duration_ms >= 0 }', "$.duration_ms", "p99"),
+                self.metrics["LoggedDuration"].with_(statistic="p99"),
                 bound_ms,
                 f"p99 of a minute above {bound_ms} ms, as the service logs it",
             ),
@@ -437,6 +443,55 @@ class Service(Stack):
             )
             for name, metric, threshold, text in alarms
         ]
+
+    def _metric(self, name: str, pattern: str, value: str, dimensions: dict[str, str] | None) -> cloudwatch.Metric:
+        """A metric of the service's log; with dimensions there is one for each of their values."""
+        found = logs.MetricFilter(
+            self,
+            f"{name}Filter",
+            log_group=self.log_group,
+            filter_pattern=logs.FilterPattern.literal(pattern),
+            metric_namespace=self.environment_.stack_name,
+            metric_name=name,
+            metric_value=value,
+            dimensions=dimensions,
+        )
+        return found.metric(period=ONE_MINUTE)
+
+    def _dashboard(self) -> None:
+        """What the service does, as its log tells it: how much, how well, how fast, and how long it waits."""
+        metrics = self.metrics
+
+        def by_route(statistic: str) -> cloudwatch.MathExpression:
+            # Found when the dashboard is looked at: which routes there are is the service's business.
+            found = f'{{"{self.environment_.stack_name}",{",".join(ROUTE)}}} MetricName="RouteDuration"'
+            return cloudwatch.MathExpression(
+                expression=f"SEARCH('{found}', '{statistic}', {ONE_MINUTE.to_seconds()})",
+                label=f"{statistic} ${{PROP('Dim.Method')}} ${{PROP('Dim.Route')}}",
+                period=ONE_MINUTE,
+            )
+
+        graphs: list[tuple[str, list[cloudwatch.IMetric]]] = [
+            ("Requests a minute", [by_route("SampleCount")]),
+            (
+                "Failures a minute",
+                [
+                    metrics["LoggedServerErrors"].with_(statistic="Sum", label="answers of 5xx"),
+                    metrics["LoggedErrors"].with_(statistic="Sum", label="errors logged"),
+                ],
+            ),
+            ("Milliseconds of a request", [by_route("p50"), by_route("p99")]),
+            (
+                "Milliseconds that a request waits for a database connection",
+                [metrics["PoolWait"].with_(statistic=each, label=each) for each in ("p50", "p99", "Maximum")],
+            ),
+        ]
+        cloudwatch.Dashboard(
+            self,
+            "Dashboard",
+            dashboard_name=self.environment_.stack_name,
+            widgets=[[cloudwatch.GraphWidget(title=title, left=left, width=12) for title, left in graphs]],
+        )
 
     def _hooks(self) -> dict[str, lambda_.Function]:
         """A function for each lifecycle event, all from `hooks.py`."""

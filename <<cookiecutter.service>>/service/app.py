@@ -1,12 +1,13 @@
 """The composition root: how the parts become one application. It touches nothing outside the application itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 from flask.json.provider import JSONProvider
 from flask_openapi3 import OpenAPI
 
-from service import config, contract, db, errors, health, logs, routes
+from service import config, contract, db, edge, errors, health, logs, routes
 
 
 class OrjsonProvider(JSONProvider):
@@ -25,10 +26,18 @@ class OrjsonProvider(JSONProvider):
         return orjson.loads(s)
 
 
+class Service(OpenAPI):
+    """The application. Nothing in it is a coroutine."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """`func` itself: Flask would look at each hook and view, for each request, whether it is a coroutine."""
+        return func
+
+
 def create_app(settings: config.Config | None = None) -> OpenAPI:
     """The service as a WSGI application, for `settings` or else for the environment. Its pool is still closed."""
     settings = settings or config.load()
-    app = OpenAPI(
+    app = Service(
         "service",
         info=contract.info(settings),
         security_schemes={},
@@ -41,8 +50,13 @@ def create_app(settings: config.Config | None = None) -> OpenAPI:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.request_class = errors.JSONRequest
     app.json = OrjsonProvider(app)
+    edge.register(app, settings)
     logs.register(app)
     errors.register(app)
+    if settings.jwks_url:
+        from service import tokens  # noqa: PLC0415 - its library is large, and not installed where it is not wanted
+
+        tokens.register(app, settings)
     db.register(app, settings)
     routes.register(app, settings.url_prefix)
     health.register(app, settings)

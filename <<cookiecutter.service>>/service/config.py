@@ -1,9 +1,11 @@
 """Factor III: the configuration, read once from the environment and refused early."""
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -40,6 +42,14 @@ class Config:
     """Seconds that one SQL statement may take."""
     max_body_bytes: int
     """Bytes of the largest request body."""
+    forwarded_allow_ips: str
+    """Addresses and networks of the load balancer, with commas between them: whose `X-Forwarded-…` is believed."""
+    jwks_url: str
+    """Where the keys of `token_issuer` are: then every request but the probes' needs a token of that issuer's."""
+    token_issuer: str
+    """Who made a token: its `iss`."""
+    token_audience: str
+    """Whom a token is meant for, this service: in its `aud`."""
     drain_seconds: int
     """Seconds after SIGTERM in which the service goes on serving and tells clients to leave."""
     shutdown_seconds: int
@@ -50,6 +60,8 @@ class Config:
     """The least severe level that is logged."""
     release: str
     """Name of the running release, said by `/version` and in every log line."""
+    otel_exporter_otlp_endpoint: str
+    """URL of an OpenTelemetry collector that speaks OTLP over HTTP; without one nothing is traced."""
     docs: bool
     """Whether `/docs` is served, a page to try the contract out on."""
 
@@ -87,11 +99,16 @@ def load() -> Config:
         database_max_lifetime_seconds=number("DATABASE_MAX_LIFETIME_SECONDS", 60, 1, 3_600),
         statement_timeout_seconds=number("STATEMENT_TIMEOUT_SECONDS", 5, 1, 60),
         max_body_bytes=number("MAX_BODY_BYTES", 131_072, 1, 104_857_600),
+        forwarded_allow_ips=text("FORWARDED_ALLOW_IPS", "", _check_networks),
+        jwks_url=text("JWKS_URL", "", _check_jwks_url),
+        token_issuer=text("TOKEN_ISSUER", "", _check_word),
+        token_audience=text("TOKEN_AUDIENCE", "", _check_word),
         drain_seconds=number("DRAIN_SECONDS", 5, 0, 110),
         shutdown_seconds=number("SHUTDOWN_SECONDS", 20, 1, 110),
         url_prefix=text("URL_PREFIX", "", _check_url_prefix),
         log_level=text("LOG_LEVEL", "INFO", validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"])),
         release=text("RELEASE", "unreleased", _check_release),
+        otel_exporter_otlp_endpoint=text("OTEL_EXPORTER_OTLP_ENDPOINT", "", _check_endpoint),
         docs=env.bool("DOCS", False) or False,
     )
     try:
@@ -115,6 +132,25 @@ def _check_database_url(value: str) -> None:
         raise ValidationError("Must be a URL: postgresql://USER:PASSWORD@HOST/DATABASE")
 
 
+def _check_networks(value: str) -> None:
+    try:
+        for each in value.split(",") if value else []:
+            ipaddress.ip_network(each)
+    except ValueError:
+        raise ValidationError("Must be empty, or addresses and networks such as 10.0.0.0/16,fd00::/8.") from None
+
+
+def _check_jwks_url(value: str) -> None:
+    # Whoever can change the keys on their way could sign tokens.
+    if value and not re.fullmatch(r"(https://[^\s@/]+|http://(localhost|127\.0\.0\.1)(:\d+)?)(/\S*)?", value):
+        raise ValidationError("Must be empty, or an https:// URL; http:// at localhost only.")
+
+
+def _check_word(value: str) -> None:
+    if not re.fullmatch(r"\S*", value):
+        raise ValidationError("Must not contain spaces.")
+
+
 def _check_url_prefix(value: str) -> None:
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", value):
         raise ValidationError("Must be empty, or a path that begins with / and does not end with it.")
@@ -123,6 +159,11 @@ def _check_url_prefix(value: str) -> None:
 def _check_release(value: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9._+-]{1,128}", value):
         raise ValidationError("Must be 1 to 128 letters, digits, dots, hyphens, pluses or underscores.")
+
+
+def _check_endpoint(value: str) -> None:
+    if not re.fullmatch(r"(https?://[^\s/]\S*)?", value):
+        raise ValidationError("Must be empty, or a URL: http://HOST:4318")
 
 
 def _contradictions(config: Config) -> dict[str, str]:
@@ -138,4 +179,19 @@ def _contradictions(config: Config) -> dict[str, str]:
         )
     if config.database_pool_size > config.web_threads:
         faults["DATABASE_POOL_SIZE"] = "Must not exceed WEB_THREADS: more connections could never be used."
+    tokens = {
+        "JWKS_URL": config.jwks_url,
+        "TOKEN_ISSUER": config.token_issuer,
+        "TOKEN_AUDIENCE": config.token_audience,
+    }
+    if any(tokens.values()):
+        lacking = "Must be set where another of JWKS_URL, TOKEN_ISSUER and TOKEN_AUDIENCE is."
+        faults |= {name: lacking for name, value in tokens.items() if not value}
+    if config.jwks_url and not find_spec("jwt"):
+        faults["JWKS_URL"] = "Needs a library that is not installed here: the extra `tokens`, requirements-tokens.txt."
+    if config.otel_exporter_otlp_endpoint and not find_spec("opentelemetry"):
+        faults["OTEL_EXPORTER_OTLP_ENDPOINT"] = (
+            "Needs packages that are not here: install requirements-traces.txt instead of requirements.txt,"
+            " or build the image with --build-arg REQUIREMENTS=requirements-traces.txt."
+        )
     return faults

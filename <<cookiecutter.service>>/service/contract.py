@@ -26,6 +26,7 @@ DESCRIPTION = (
 
 PROBLEMS = {
     400: "The request is malformed or not valid; `errors` names the fields at fault.",
+    401: "A valid token is needed; `WWW-Authenticate` says what is wrong with the one that came.",
     404: "It does not exist.",
     405: "The path does not know the method; `Allow` names those that it knows.",
     408: "The request took too long to arrive.",
@@ -44,6 +45,7 @@ TO_ANY_REQUEST = (400, 405, 408, 414, 417, 431, 500, 501)
 """What a request may be answered before it is known what it asks for, or whatever it asks for."""
 
 HEADERS = {
+    401: {"WWW-Authenticate": {"description": "A challenge.", "required": True, "schema": {"type": "string"}}},
     405: {"Allow": {"description": "The methods of the path.", "required": True, "schema": {"type": "string"}}},
     503: {"Retry-After": {"description": "In seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}},
 }

@@ -6,14 +6,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, TypeVar
 
+import gevent
 import psycopg
-from flask import Flask, current_app
+from flask import Flask, current_app, g
+from gevent.monkey import is_module_patched
 from psycopg import Connection
+from psycopg.abc import PQGen
+from psycopg.rows import Row
+from psycopg.waiting import Ready, Wait
 from psycopg_pool import ConnectionPool
 
 from service.config import Config
 
 T = TypeVar("T")
+
+EVENTS = {Wait.R: 1, Wait.W: 2, Wait.RW: 3}
+"""What psycopg waits for, in the numbers of gevent's loop."""
+
+READY = {Wait.R: Ready.R, Wait.W: Ready.W, Wait.RW: Ready.RW}
+"""What has then come. That of two only one may have does no harm: psycopg tries both without blocking."""
 
 RECONNECT_SECONDS = 0.5
 """How long the pool repeats a failed attempt to connect before it gives that connection up. Short, since its pauses
@@ -30,6 +41,32 @@ KEEPALIVE_SECONDS = 1
 RENEWAL_SECONDS = 0.5
 """How often idle connections are looked at, whether their time is over or the server has closed them, and lost ones are
 asked for again: so also the longest that the service overlooks a database that is back."""
+
+
+class GreenConnection(Connection[Row]):
+    """A connection that lets gevent's loop wait for the server.
+
+    psycopg, which finds `select` patched, would build an emulated `poll` for each statement, at a fifth of its cost.
+    https://github.com/psycopg/psycopg/blob/master/psycopg/psycopg/waiting.py (`wait_poll`)
+    """
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Run a generator of psycopg's on this connection; says its result."""
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        hub = gevent.get_hub()
+        try:
+            wanted = next(gen)
+            while True:
+                watcher = hub.loop.io(self.pgconn.socket, EVENTS[wanted])
+                try:
+                    hub.wait(watcher)
+                finally:
+                    watcher.close()
+                wanted = gen.send(READY[wanted])
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
 def register(app: Flask, settings: Config) -> None:
@@ -57,6 +94,8 @@ def register(app: Flask, settings: Config) -> None:
         reconnect_timeout=RECONNECT_SECONDS,
         configure=configure,
         open=False,
+        # Without gunicorn, as in tests, threads are threads and wait in psycopg's own way.
+        connection_class=GreenConnection if is_module_patched("select") else Connection,
         kwargs=connect_options(settings),
     )
 
@@ -102,12 +141,16 @@ def connection() -> Iterator[Connection[Any]]:
         psycopg.OperationalError: none can be had within `DATABASE_TIMEOUT_SECONDS`, or too many wait for one already.
     """
     pool = _pool(current_app)
-    conn = pool.getconn()
-    while not _is_alive(conn):
-        # The server has closed it, so it will have closed the others too: replace them all, and wait for a new one.
-        pool.putconn(conn)
-        pool.drain()
+    started = time.perf_counter()
+    try:
         conn = pool.getconn()
+        while not _is_alive(conn):
+            # The server has closed it, so it will have closed the others too: replace them all, and wait for a new one.
+            pool.putconn(conn)
+            pool.drain()
+            conn = pool.getconn()
+    finally:
+        g.db_pool_wait_ms = g.get("db_pool_wait_ms", 0) + (time.perf_counter() - started) * 1_000
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:

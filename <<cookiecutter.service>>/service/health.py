@@ -13,6 +13,9 @@ from pydantic import BaseModel
 from service import contract, lifecycle
 from service.config import Config
 
+OPEN: dict[str, Any] = {"openapi_extensions": {"security": []}}
+"""A balancer has no token, where others need one."""
+
 
 class Alive(BaseModel):
     """The process answers."""
@@ -43,19 +46,19 @@ def register(app: OpenAPI, settings: Config) -> None:
     """Attach the probes at the root, for whoever knows the port, and under `URL_PREFIX`, for whoever knows the path."""
     api = APIBlueprint("health", __name__, abp_tags=[Tag(name="service")])
 
-    @api.get("/livez", operation_id="getLiveness", responses={200: Alive, **contract.problems()})
+    @api.get("/livez", operation_id="getLiveness", responses={200: Alive, **contract.problems()}, **OPEN)
     def livez() -> dict[str, Any]:
         """Whether the process answers. 200."""
         return {"status": "alive"}
 
-    @api.get("/readyz", operation_id="getReadiness", responses={200: Ready, **contract.problems(503)})
+    @api.get("/readyz", operation_id="getReadiness", responses={200: Ready, **contract.problems(503)}, **OPEN)
     def readyz() -> dict[str, Any]:
         """Whether requests are welcome. 200, or 503: not yet, or no longer."""
         if not lifecycle.is_ready():
             abort(503, "The service is starting or about to stop.")
         return {"status": "ready"}
 
-    @api.get("/version", operation_id="getVersion", responses={200: Version, **contract.problems()})
+    @api.get("/version", operation_id="getVersion", responses={200: Version, **contract.problems()}, **OPEN)
     def version() -> dict[str, Any]:
         """The names of the service and of the running release. 200."""
         return {"service": settings.service, "release": settings.release}

@@ -80,6 +80,7 @@ class Page(BaseModel):
 def register(app: OpenAPI, url_prefix: str) -> None:
     """Attach the notes to `app`, under `url_prefix`."""
     api = APIBlueprint("notes", __name__, url_prefix=url_prefix, abp_tags=[Tag(name="notes")])
+    api.abp_responses |= app.responses  # what any route may answer: 401, where tokens are asked for
     reading, writing = contract.problems(503), contract.problems(413, 415, 503)
     api.post("/notes", operation_id="createNote", responses={201: NewNote, **writing})(create)
     api.get("/notes", operation_id="listNotes", responses={200: Page, **reading})(page)

@@ -21,12 +21,13 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as refusals
+from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 from werkzeug.exceptions import RequestTimeout
 
-from service import lifecycle
+from service import edge, lifecycle
 
 STATUSES: dict[type[Exception], int] = {
     refusals.LimitRequestLine: 414,
@@ -87,7 +88,33 @@ class ShortRequest(Request):
     max_buffer_headers = property(lambda _self: MAX_HEAD_BYTES, lambda _self, _product: None)
 
 
+class JoinedResponse(wsgi.Response):
+    """A response whose head leaves together with the first piece of its body: two packets would cost twice as much."""
+
+    sock: Any
+
+    def write(self, arg: bytes) -> None:
+        """Send a piece of the body, and before the first one the head."""
+        if self.headers_sent:
+            super().write(arg)
+            return
+        sock = self.sock
+        pieces = self.sock = _Pieces()
+        try:
+            super().write(arg)
+        finally:
+            self.sock = sock
+        sock.sendall(b"".join(pieces))
+
+
+class _Pieces(list[bytes]):
+    """In the place of a socket: keeps what would be sent."""
+
+    sendall = list.append
+
+
 RequestParser.mesg_class = ShortRequest
+wsgi.Response = JoinedResponse
 
 
 class Worker(GeventWorker):
@@ -153,22 +180,26 @@ class Worker(GeventWorker):
         if isinstance(exc, refusals.ParseException):
             status = HTTPStatus(STATUSES.get(type(exc), 400))
             log.warning(
-                "malformed request", extra={"request_id": request_id, "client.address": addr[0], "detail": str(exc)}
+                "malformed request",
+                extra={"request_id": request_id, "network.peer.address": addr[0], "detail": str(exc)},
             )
         else:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             log.error("request failed outside the application", extra={"request_id": request_id}, exc_info=exc)
         problem = {"type": "about:blank", "title": status.phrase, "status": status, "request_id": request_id}
         body = json.dumps(problem)
+        headers = "".join(f"{name}: {value}\r\n" for name, value in edge.HEADERS)
         client.sendall(
             f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+            f"Content-Length: {len(body)}\r\n{headers}\r\n{body}".encode()
         )
         linger(client)
 
 
 def is_read(req: Any) -> bool:
     """Whether all of a request has come, after a little of what the application has left unread; else it never may."""
+    if getattr(req.body.reader, "length", None) == 0:  # gunicorn counts down what is still to come
+        return True
     with gevent.Timeout(LINGER_SECONDS, False), suppress(refusals.ParseException, OSError):  # type: ignore[arg-type] # False: end silently
         return not req.body.failed and len(req.body.read(MAX_REST_BYTES)) < MAX_REST_BYTES
     return False

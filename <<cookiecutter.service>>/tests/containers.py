@@ -31,10 +31,11 @@ def docker(*arguments: str) -> str:
 
 
 @contextmanager
-def image() -> Iterator[str]:
-    """The image of this folder, built as release `build-42`."""
+def image(*arguments: str) -> Iterator[str]:
+    """The image of this folder, built as release `build-42`, and with further build arguments."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    docker("build", "--quiet", "--tag", name, "--build-arg", "RELEASE=build-42", "--build-arg", "REVISION=abc", ".")
+    built = [f"--build-arg={argument}" for argument in ("RELEASE=build-42", "REVISION=abc", *arguments)]
+    docker("build", "--quiet", "--tag", name, *built, ".")
     try:
         yield name
     finally:

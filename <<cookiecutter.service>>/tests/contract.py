@@ -73,7 +73,8 @@ class Comparison:
     def _of_operation(self, was: Node, now: Node, where: str) -> Iterator[str]:
         if was["operationId"] != now["operationId"]:
             yield f"{where}: {was['operationId']} is called {now['operationId']}"
-        if was.get("security", self.old.get("security")) != now.get("security", self.new.get("security")):
+        had, wanted = was.get("security", self.old.get("security")), now.get("security", self.new.get("security"))
+        if wanted and wanted != had:
             yield f"{where} wants other credentials"
         yield from self._of_parameters(was, now, where)
         bodies = was.get("requestBody", {}), now.get("requestBody", {})

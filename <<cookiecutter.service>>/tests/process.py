@@ -156,6 +156,16 @@ class Gunicorn:
         assert len(found) >= count, f"no {body!r} in {self.lines} {self.stderr!r}"
         return found[-1]
 
+    def access(self, request_id: str) -> dict[str, Any]:
+        """Wait for the canonical line of a request.
+
+        Raises:
+            TimeoutError: it does not come, in time.
+        """
+        wait_until(lambda: any(event.get("request_id") == request_id for event in self.events))
+        [line] = [event for event in self.events if event.get("request_id") == request_id]
+        return line
+
     def client(self, **options: Any) -> httpx.Client:
         """A client of the service; it ignores proxies that this machine may have."""
         return httpx.Client(base_url=self.url, trust_env=False, **{"timeout": 30, **options})

@@ -1,10 +1,13 @@
 """Factor III: the configuration comes from the environment, is read once, and is refused early."""
 
+import sys
+
 import pytest
 
 from service import config
 
 URL = "postgresql://user:hunter2-hunter2@postgres.example.com/notes"
+TOKENS = {"JWKS_URL": "https://issuer.example.com/keys", "TOKEN_ISSUER": "issuer", "TOKEN_AUDIENCE": "notes"}
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +70,10 @@ def test_faults_and_representations_hold_no_values(monkeypatch: pytest.MonkeyPat
         ("DATABASE_MAX_LIFETIME_SECONDS", "0"),
         ("STATEMENT_TIMEOUT_SECONDS", "0"),
         ("MAX_BODY_BYTES", "0"),
+        ("FORWARDED_ALLOW_IPS", "*"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/16"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8,"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/8, balancer"),
         ("DRAIN_SECONDS", "111"),
         ("SHUTDOWN_SECONDS", "0"),
         ("URL_PREFIX", "api"),
@@ -76,6 +83,8 @@ def test_faults_and_representations_hold_no_values(monkeypatch: pytest.MonkeyPat
         ("LOG_LEVEL", "info"),
         ("RELEASE", ""),
         ("RELEASE", "x" * 129),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector:4317"),
         ("DOCS", "perhaps"),
         ("DOCS", ""),
     ],
@@ -90,6 +99,9 @@ def test_a_value_out_of_bounds_is_refused_by_name(monkeypatch: pytest.MonkeyPatc
         ("SHUTDOWN_SECONDS", {"DRAIN_SECONDS": "60", "SHUTDOWN_SECONDS": "60"}),
         ("STATEMENT_TIMEOUT_SECONDS", {"STATEMENT_TIMEOUT_SECONDS": "18"}),
         ("DATABASE_POOL_SIZE", {"WEB_THREADS": "4"}),
+        ("JWKS_URL", {**TOKENS, "JWKS_URL": ""}),
+        ("TOKEN_ISSUER", {**TOKENS, "TOKEN_ISSUER": ""}),
+        ("TOKEN_AUDIENCE", {**TOKENS, "TOKEN_AUDIENCE": ""}),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(
@@ -102,3 +114,39 @@ def test_values_that_contradict_each_other_are_refused(
 def test_a_prefix_is_empty_or_a_path(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("URL_PREFIX", value)
     assert config.load().url_prefix == value
+
+
+@pytest.mark.parametrize("value", ["", "10.0.0.7", "10.0.0.0/16,fd00::/8"])
+def test_load_balancers_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", value)
+    assert config.load().forwarded_allow_ips == value
+
+
+@pytest.mark.parametrize("url", ["https://issuer.example.com/keys?v=1", "http://localhost:8080/keys"])
+def test_keys_come_from_a_url_that_nobody_can_change_on_the_way(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    for name, value in {**TOKENS, "JWKS_URL": url}.items():
+        monkeypatch.setenv(name, value)
+    assert config.load().jwks_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://issuer.example.com/keys",
+        "http://localhost.example.com/keys",
+        "http://localhost@example.com/keys",
+        "https://user:hunter2@issuer.example.com/keys",
+        "https://",
+        "file:///etc/passwd",
+        "https://issuer.example.com/a key",
+    ],
+)
+def test_any_other_url_of_keys_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    refused = faults(monkeypatch, **{**TOKENS, "JWKS_URL": url})
+    assert list(refused) == ["JWKS_URL"]
+    assert "hunter2" not in str(refused)
+
+
+def test_tokens_need_a_library_that_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jwt", None)
+    assert "requirements-tokens.txt" in faults(monkeypatch, **TOKENS)["JWKS_URL"]

@@ -81,10 +81,14 @@ def test_it_says_the_limits_that_are_enforced(client: FlaskClient) -> None:
     assert set(note["properties"]) == {field.name for field in dataclasses.fields(notes.Note)}
 
 
-def test_it_says_what_a_405_and_a_503_tell_in_their_headers(client: FlaskClient) -> None:
+def test_it_says_what_refusals_tell_in_their_headers(client: FlaskClient) -> None:
     answers = client.get("/openapi.json").get_json()["components"]["responses"]
     told = {name: set(answer["headers"]) for name, answer in answers.items() if "headers" in answer}
-    assert told == {"MethodNotAllowed": {"Allow"}, "ServiceUnavailable": {"Retry-After"}}
+    assert told == {
+        "Unauthorized": {"WWW-Authenticate"},
+        "MethodNotAllowed": {"Allow"},
+        "ServiceUnavailable": {"Retry-After"},
+    }
 
 
 def bodies(node: Any) -> Iterator[Node]:
@@ -211,6 +215,7 @@ def test_a_change_that_breaks_clients_is_called_so_in_one_line(change: Callable[
     [
         changed("paths", "/colours", to={"get": {"operationId": "listColours", "responses": {}}}),
         changed(*LIMIT, "description", to="How many."),
+        changed(*LIST, "get", "security", to=[]),
         changed(*LIST, "post", "responses", "429", to={"$ref": "#/components/responses/ServiceUnavailable"}),
         changed(*LIMIT, "schema", "maximum", to=1_000),
         changed(*TEXT, "maxLength", to=20_000),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -54,6 +55,20 @@ def test_the_bytecode_is_in_the_image(image: str) -> None:
 def test_the_user_may_not_write_anything_of_the_image(image: str) -> None:
     program = "import os; print([name for name in ('.', 'service', '.venv') if os.access(name, os.W_OK)])"
     assert docker("run", "--rm", image, "python", "-c", program) == "[]"
+
+
+def test_what_is_optional_is_in_the_image_when_the_build_asks_for_it(image: str) -> None:
+    asking = ["JWKS_URL=https://issuer.example.com/keys", "TOKEN_ISSUER=issuer", "TOKEN_AUDIENCE=notes", URL]
+    command = ["python", "-m", "service.admin", "config"]
+    options = [f"--env={variable}" for variable in asking]
+    done = subprocess.run(["docker", "run", "--rm", *options, image, *command], capture_output=True, check=False)  # noqa: S607
+    assert (done.returncode, "requirements-tokens.txt" in json.loads(done.stdout)["faults"]["JWKS_URL"]) == (78, True)
+    program = "import importlib.util; print(importlib.util.find_spec('opentelemetry'))"
+    assert docker("run", "--rm", image, "python", "-c", program) == "None"
+    with containers.image("REQUIREMENTS=requirements-tokens.txt requirements-traces.txt") as extended:
+        said = json.loads(docker("run", "--rm", *options, extended, *command))
+        docker("run", "--rm", extended, "python", "-c", "import service.traces")
+    assert said["JWKS_URL"] == "https://issuer.example.com/keys"
 
 
 def test_compose_names_postgresql_as_production_does() -> None:

@@ -36,11 +36,13 @@ def _info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
-def ended_event(client: FlaskClient, monkeypatch: pytest.MonkeyPatch, **headers: str) -> dict[str, Any]:
+def ended_event(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str = "/notes/1", **headers: str
+) -> dict[str, Any]:
     """The canonical line of one request."""
     lines: list[bytes] = []
     monkeypatch.setattr(logs.stdout, "write", lines.append)
-    client.get("/notes/1", headers=headers)
+    client.get(path, headers=headers)
     [line] = lines
     event: dict[str, Any] = json.loads(line)
     return event
@@ -147,6 +149,14 @@ def test_the_canonical_line_tells_the_request(client: FlaskClient, monkeypatch: 
     assert event["http.response.status_code"] == 400
     assert event["http.response.body.size"] > 0
     assert event["duration_ms"] > 0
+    assert "db_pool_wait_ms" not in event  # it asked for no connection
+
+
+def test_the_canonical_line_tells_how_long_a_connection_was_waited_for(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = ended_event(client, monkeypatch, "/notes")
+    assert 0 < event["db_pool_wait_ms"] < event["duration_ms"]
 
 
 def test_a_well_formed_request_id_is_kept_and_returned(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,7 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ({"platform__availability_zones": ["eu-central-1a"]}, "availability_zones must be three"),
         ({"variables__WEB_CONCURENCY": 2}, "[variables] WEB_CONCURENCY is none that is set here"),
         ({"variables__RELEASE": "1"}, "[variables] RELEASE is none that is set here"),
+        ({"variables__FORWARDED_ALLOW_IPS": "0.0.0.0/0"}, "FORWARDED_ALLOW_IPS is none that is set here"),
         ({"variables__DRAIN_SECONDS": None}, "[variables] lacks DRAIN_SECONDS"),
         ({"variables__DRAIN_SECONDS": "soon"}, "[variables] DRAIN_SECONDS must be a whole number"),
     ],
@@ -74,6 +75,11 @@ def test_what_cannot_work_is_one_line(changes: dict[str, Any], fault: str) -> No
         config.parse("staging", changed(**changes))
     assert str(refused.value).startswith("deploy/staging.toml: ")
     assert "\n" not in str(refused.value)
+
+
+def test_traces_are_configured_as_anything_else() -> None:
+    variables = {"variables__OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "variables__OTEL_BSP_X": 1}
+    assert config.parse("staging", changed(**variables)).variables["OTEL_BSP_X"] == "1"
 
 
 def test_a_stop_may_take_longer_on_machines() -> None:

@@ -34,6 +34,11 @@ defaults
     no option redispatch
 listen service
     bind 127.0.0.1:{port}
+    {tls}
+    # As an ALB: it adds the client's address to those that came, and says how it was asked.
+    option forwardfor
+    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
+    http-request set-header X-Forwarded-Port %[dst_port]
     option httpchk GET /readyz
     http-check expect status 200
     default-server check inter 500ms fall 2 rise 1
@@ -42,10 +47,10 @@ listen service
 
 
 class HAProxy:
-    """A running balancer on 127.0.0.1:`port`; each of its servers is known by its port."""
+    """A running balancer on 127.0.0.1:`port`, and with TLS on `tls_port`; its servers are known by their ports."""
 
-    def __init__(self, port: int, admin: Path) -> None:
-        self.port = port
+    def __init__(self, port: int, tls_port: int, admin: Path) -> None:
+        self.port, self.tls_port = port, tls_port
         self._admin = admin
 
     def command(self, text: str) -> str:
@@ -89,19 +94,23 @@ class HAProxy:
 
 
 @contextmanager
-def haproxy(*servers: int) -> Iterator[HAProxy]:
-    """A balancer over the servers on these ports, which checks each every 500 ms and retries nothing."""
-    port = free_port()
+def haproxy(*servers: int, certificate: Path | None = None) -> Iterator[HAProxy]:
+    """A balancer over the servers on these ports, which checks each every 500 ms and retries nothing.
+
+    It speaks TLS too, if it is given a certificate: a file, with the key.
+    """
+    port, tls_port = free_port(), free_port()
+    tls = f"bind 127.0.0.1:{tls_port} ssl crt {certificate}" if certificate else ""
     with tempfile.TemporaryDirectory() as name:  # short: the path of a socket may have 107 bytes
         folder = Path(name)
         lines = "\n".join(f"    server {server} 127.0.0.1:{server}" for server in servers)
-        (folder / "haproxy.cfg").write_text(CONFIGURATION.format(folder=folder, port=port, servers=lines))
+        (folder / "haproxy.cfg").write_text(CONFIGURATION.format(folder=folder, port=port, tls=tls, servers=lines))
         with (folder / "said").open("wb") as said:
             process = subprocess.Popen([BINARY or "haproxy", "-db", "-f", folder / "haproxy.cfg"], stderr=said)
         try:
             wait_until(lambda: (folder / "admin").exists() or process.poll() is not None)
             assert process.poll() is None, (folder / "said").read_text()
-            yield HAProxy(port, folder / "admin")
+            yield HAProxy(port, tls_port, folder / "admin")
         finally:
             process.kill()
             process.wait(20)

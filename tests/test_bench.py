@@ -1,0 +1,29 @@
+"""The bench runs, and finds what does not depend on the machine."""
+
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from tests.conftest import TEMPLATE
+
+
+def bench(*arguments: str) -> str:
+    """What `make bench` prints."""
+    command = ["make", "--silent", f"BENCH={' '.join(arguments)}", "bench"]
+    return subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True, check=True, timeout=600).stdout
+
+
+def test_its_figures_are_a_table_and_a_plot(tmp_path: Path) -> None:
+    bench("--rounds", "1", "--stacks", "2", "--output", str(tmp_path))
+    text = (tmp_path / "figures.md").read_text()
+    for kind in ["read one by key", "create one", "list twenty"]:
+        assert f"| round trips to PostgreSQL, {kind} | 1.00 | 1.00 |" in text
+    for kind in ["read one by key", "404", "`/livez`"]:
+        assert f"| {kind} | the service | " in text
+    assert ET.parse(tmp_path / "figures.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own
+
+
+def test_every_stack_does_the_same_work() -> None:
+    text = bench("--rounds", "1", "--only", "read")
+    for name in ["the service", "the limit", "Flask + SQLAlchemy", "FastAPI + asyncpg", "FastAPI + SQLModel"]:
+        assert f"| read one by key | {name} | " in text
