@@ -20,7 +20,8 @@ START_SECONDS = 20
 
 def environment(**variables: object) -> dict[str, str]:
     """An environment with `variables` and nothing that the service would read, whatever the tests themselves run in."""
-    inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR"}}
+    kept = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONDONTWRITEBYTECODE"}
+    inherited = {name: value for name, value in os.environ.items() if name in kept}
     return {**inherited, **{name: str(value) for name, value in variables.items()}}
 
 
