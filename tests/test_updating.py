@@ -14,14 +14,9 @@ from tests.test_service import environment
 
 BIN = Path(sys.executable).parent
 SERVICE_BIN = TEMPLATE / ".venvs" / "service" / "bin"
-LEFT_TO_THE_TEAM = [
-    "requirements.txt",
-    "requirements-dev.txt",
-    "requirements-tokens.txt",
-    "requirements-traces.txt",
-    "deploy/requirements.txt",
-    "service/migrations/0001_notes.sql",
-]
+LEFT_TO_THE_TEAM = sorted(
+    str(path.relative_to(SOURCE)) for name in ("requirements*.txt", "migrations/*.sql") for path in SOURCE.rglob(name)
+)
 CONTESTED = ".env.example"
 CONFLICT = r"^<<<<<<< .*?\n(.*?)^\|{7} .*?\n(.*?)^=======\n(.*?)^>>>>>>> .*?\n"
 
