@@ -173,9 +173,8 @@ def test_an_update_brings_what_is_new_and_conflicts_where_both_sides_changed_a_l
         expected[name] = before[name]
     assert updated == expected
 
-    environ = environment(PYTHONDONTWRITEBYTECODE="1", DATABASE_URL="") | {
-        "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path)
-    }
+    environ = environment(PYTHONPYCACHEPREFIX=str(TEMPLATE / ".venvs" / "bytecode"), DATABASE_URL="")
+    environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(tmp_path)
     tests = [f"tests/test_{name}.py" for name in ("config", "docs", "errors", "routes", "tasks")]
     for gate, *arguments in (
         ["ruff", "check", "--no-cache"],
