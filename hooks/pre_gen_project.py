@@ -39,5 +39,7 @@ def fault(service: str, description: str, domain: str) -> str:
     return ""
 
 
+# This runs in the new folder, which cookiecutter removes after a refusal; the folders above it, which a slash in the
+# name makes, it leaves. So does this: it could not tell them from empty ones that somebody needs.
 if message := fault(*(str(ANSWERS[name]) for name in ("service", "description", "domain"))):
     sys.exit(message)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,9 +82,9 @@ def bake(tmp_path: Path) -> Bake:
     return lambda *answers, **how: cookiecutter(tmp_path / "out", tmp_path / "home", *answers, **how)
 
 
-@pytest.fixture(scope="session")
-def service() -> Iterator[Path]:
-    """A service with the default answers, which the tests share and leave as it is but for what its own gates make.
+@contextmanager
+def baked() -> Iterator[Path]:
+    """A service with the default answers.
 
     Not among pytest's folders: each run of pytest closes those to other users, and the embedded PostgreSQL is one.
     """
@@ -93,3 +94,23 @@ def service() -> Iterator[Path]:
         done = cookiecutter(folder, folder / "home")
         assert done.returncode == 0, done.stderr
         yield folder / "orders"
+
+
+def install(service: Path, python: str) -> None:
+    """Make a service's environment as `make` does, but by uv, which takes a tenth of the time."""
+    uv, venv = Path(sys.executable).parent / "uv", service / ".venv"
+    commands: list[list[str | Path]] = [
+        ["venv", "--quiet", "--clear", "--seed", "--python", python, venv],
+        ["pip", "install", "--quiet", "--python", venv / "bin" / "python", "--require-hashes"],
+    ]
+    commands[1] += ["--requirement", service / "requirements-dev.txt"]
+    for command in commands:
+        subprocess.run([uv, *command], check=True)
+    (venv / "installed").touch()
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Path]:
+    """A service that the tests share, and leave as it is but for what its own gates make."""
+    with baked() as folder:
+        yield folder

@@ -15,7 +15,7 @@ def test_a_service_that_follows_the_page_passes_its_gates(
     service: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     adopted = tmp_path / "adopted"
-    made = shutil.ignore_patterns(".venv*", ".*_cache", ".postgres", "__pycache__")
+    made = shutil.ignore_patterns(".venv*", ".pytest_cache", ".ruff_cache", ".postgres", "__pycache__")
     shutil.copytree(service, adopted, ignore=made)
     if (service / ".venv").exists():  # made by the gates above; its packages are the same
         (adopted / ".venv").symlink_to(service / ".venv")

@@ -29,6 +29,19 @@ def test_checkov_reads_every_workflow_and_the_dockerfile() -> None:
             assert Path("/") / path.relative_to(TEMPLATE) in seen, path
 
 
+@pytest.mark.parametrize(("network", "status"), [("10.0.0.0/8", 0), ("0.0.0.0/0", 1)])
+def test_checkov_refuses_a_stack_that_lets_everybody_in(tmp_path: Path, network: str, status: int) -> None:
+    rule = {"Description": "ssh", "IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "CidrIp": network}
+    properties = {"GroupDescription": "Machines", "SecurityGroupIngress": [rule]}
+    resources = {"Machines": {"Type": "AWS::EC2::SecurityGroup", "Properties": properties}}
+    (tmp_path / "a.template.json").write_text(json.dumps({"Resources": resources}))
+    words = run("make", "--silent", "--eval", "show: ; @echo $(CHECKOV_STACKS)", "show").stdout.split()
+    words[words.index("--directory") + 1] = str(tmp_path)
+    done = run(".venvs/checkov/bin/checkov", *words, "--output", "json")
+    assert done.returncode == status
+    assert json.loads(done.stdout)["summary"]["passed"]
+
+
 @pytest.mark.parametrize(
     ("careful", "careless"),
     [

@@ -62,6 +62,16 @@ def without_wheels(lock: Path, python: str, platform: str, folder: Path) -> set[
         text = re.sub(rf"^{re.escape(found[1])}==(.*\\\n)*.*\n", "", text, flags=re.MULTILINE)
 
 
+def test_what_deploys_and_rehearses_is_what_was_tested() -> None:
+    folder = SOURCE / "deploy"
+    pins = {path.name: set(re.findall(r"^\S+==\S+", path.read_text(), re.MULTILINE)) for path in folder.glob("*.txt")}
+    tested = pins.pop("requirements-dev.txt")
+    assert {"requirements.txt", "requirements-rehearse.txt"} <= set(pins)
+    for name, pinned in pins.items():
+        assert pinned, name
+        assert pinned <= tested, name
+
+
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("lock", LOCKS)

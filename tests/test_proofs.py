@@ -1,4 +1,4 @@
-"""What the baked service promises holds: under fire, and factor by factor. Minutes, so it has a target of its own."""
+"""What the baked service promises holds: under fire, and factor by factor. Minutes, so each has a target of its own."""
 
 import subprocess
 import sys
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import install
 from tests.test_service import environment
 
 
 @pytest.mark.parametrize("target", ["faults", "factors"])
 def test_its_promises_hold(service: Path, capfd: pytest.CaptureFixture[str], target: str) -> None:
+    install(service, sys.executable)
     with capfd.disabled():  # the figures are worth reading
         command = ["make", f"PYTHON={sys.executable}", target]
         done = subprocess.run(command, cwd=service, env=environment(), check=False)

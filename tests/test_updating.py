@@ -14,14 +14,9 @@ from tests.test_service import environment
 
 BIN = Path(sys.executable).parent
 SERVICE_BIN = TEMPLATE / ".venvs" / "service" / "bin"
-LEFT_TO_THE_TEAM = [
-    "requirements.txt",
-    "requirements-dev.txt",
-    "requirements-tokens.txt",
-    "requirements-traces.txt",
-    "deploy/requirements.txt",
-    "service/migrations/0001_notes.sql",
-]
+LEFT_TO_THE_TEAM = sorted(
+    str(path.relative_to(SOURCE)) for name in ("requirements*.txt", "migrations/*.sql") for path in SOURCE.rglob(name)
+)
 CONTESTED = ".env.example"
 CONFLICT = r"^<<<<<<< .*?\n(.*?)^\|{7} .*?\n(.*?)^=======\n(.*?)^>>>>>>> .*?\n"
 
@@ -178,9 +173,8 @@ def test_an_update_brings_what_is_new_and_conflicts_where_both_sides_changed_a_l
         expected[name] = before[name]
     assert updated == expected
 
-    environ = environment(PYTHONDONTWRITEBYTECODE="1", DATABASE_URL="") | {
-        "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path)
-    }
+    environ = environment(PYTHONPYCACHEPREFIX=str(TEMPLATE / ".venvs" / "bytecode"), DATABASE_URL="")
+    environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(tmp_path)
     tests = [f"tests/test_{name}.py" for name in ("config", "docs", "errors", "routes", "tasks")]
     for gate, *arguments in (
         ["ruff", "check", "--no-cache"],

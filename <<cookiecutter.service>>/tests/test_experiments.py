@@ -1,9 +1,12 @@
 """The pages in docs/ show what their commands show: each `console` block is run, and compared."""
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,15 @@ def blocks() -> list[tuple[str, str]]:
 BLOCKS = blocks()
 
 
+@pytest.fixture
+def _alone() -> Iterator[None]:
+    """The ports on the pages are what they are, so runs on one machine take turns."""
+    with Path(tempfile.gettempdir(), f"experiments-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.usefixtures("_alone")
 @pytest.mark.skipif(shutil.which("curl") is None and "CI" not in os.environ, reason="there is no curl here")
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[name for name, _ in BLOCKS])
 def test_a_page_shows_what_its_commands_show(block: str, database_url: str) -> None:

