@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from flask import Response
 from flask.json.provider import JSONProvider
 from flask_openapi3 import OpenAPI
 
@@ -16,6 +17,11 @@ class OrjsonProvider(JSONProvider):
     def dumps(self, obj: Any, **_options: Any) -> str:
         """`obj` as JSON text; dataclasses, UUIDs and times included."""
         return orjson.dumps(obj, option=orjson.OPT_UTC_Z).decode()
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        """`args` or `kwargs` as an answer: bytes as they are, where Flask's way decodes and encodes them again."""
+        content = orjson.dumps(self._prepare_response_obj(args, kwargs), option=orjson.OPT_UTC_Z)
+        return Response(content, content_type="application/json")
 
     def loads(self, s: str | bytes, **_options: Any) -> Any:
         """The value of a JSON text.

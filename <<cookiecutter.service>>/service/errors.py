@@ -52,8 +52,9 @@ class JSONRequest(Request):
             RequestEntityTooLarge: it is longer than `MAX_BODY_BYTES`.
             UnsupportedMediaType: it does not say that it is JSON.
         """
-        # Of a chunked body that is too long, Werkzeug takes the start for the whole.
-        if self.is_json and self.get_data() and self.environ["wsgi.input"].read(1):
+        # Of a body without a length, a chunked one, that is too long, Werkzeug takes the start for the whole.
+        is_counted = "CONTENT_LENGTH" in self.environ
+        if not is_counted and self.is_json and self.get_data() and self.environ["wsgi.input"].read(1):
             raise RequestEntityTooLarge
         body = super().get_json(cache=cache)
         if not isinstance(body, dict):

@@ -37,10 +37,20 @@ class NoteBody(BaseModel):
     text: Annotated[str, Field(min_length=1, max_length=notes.MAX_TEXT_CHARS, pattern=r"^[^\x00]*$")]
 
 
-class PageQuery(BaseModel):
-    """Which part of the list."""
+class Query(BaseModel):
+    """Parameters of a query."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    @cache
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override] # a cached method
+        """As pydantic makes it, but once: flask-openapi3 asks at each request, and it takes longer than the rest."""
+        return super().model_json_schema(*args, **options)
+
+
+class PageQuery(Query):
+    """Which part of the list."""
 
     limit: Annotated[int, Field(ge=1, le=100, description="The most that one page holds.")] = 20
     after: Annotated[
@@ -48,12 +58,6 @@ class PageQuery(BaseModel):
         WithJsonSchema({"type": "string", "format": "uuid"}),  # a query has no null
         Field(default_factory=lambda: None, description="The id of the note that the page follows; `next` has it."),
     ]
-
-    @classmethod
-    @cache
-    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:  # type: ignore[override] # the same
-        """As ever, but made once: flask-openapi3 asks at each request, and it takes longer than all the rest."""
-        return super().model_json_schema(*args, **options)
 
 
 class Note(RootModel[notes.Note]):
