@@ -91,19 +91,27 @@ def encode(event: Mapping[str, Any]) -> bytes:
 
 
 def _line(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> bytes:
-    event = {"timestamp": datetime.now(UTC), "severity_text": severity, "logger": logger, "body": body}
-    return encode({**event, **_resource, "process.pid": os.getpid(), **attributes})
+    event = {
+        "timestamp": datetime.now(UTC),
+        "severity_text": severity,
+        "logger": logger,
+        "body": body,
+        **_resource,
+        "process.pid": os.getpid(),
+        **attributes,
+    }
+    return encode(event)
 
 
 def _begin() -> None:
     values, environ = _current(g), request.environ  # `request.headers` would say the same, at ten times the cost
     values.started = time.perf_counter()
-    offered = environ.get("HTTP_X_REQUEST_ID", "")
-    values.request_id = offered if _REQUEST_ID.fullmatch(offered) else os.urandom(16).hex()
+    offered = environ.get("HTTP_X_REQUEST_ID")
+    values.request_id = offered if offered and _REQUEST_ID.fullmatch(offered) else os.urandom(16).hex()
     values.trace = {}
-    if match := _TRACEPARENT.fullmatch(environ.get("HTTP_TRACEPARENT", "")):
+    if (parent := environ.get("HTTP_TRACEPARENT")) and (match := _TRACEPARENT.fullmatch(parent)):
         values.trace = {"trace_id": match[1], "span_id": match[2]}
-    elif match := _AMAZON_ROOT.search(environ.get("HTTP_X_AMZN_TRACE_ID", "")):
+    elif (amazon := environ.get("HTTP_X_AMZN_TRACE_ID")) and (match := _AMAZON_ROOT.search(amazon)):
         values.trace = {"trace_id": match[1] + match[2]}
 
 
