@@ -24,6 +24,8 @@ lint: .venv/installed .venvs/checkov/installed .venvs/deploy/installed audit # s
 	.venvs/checkov/bin/checkov $(CHECKOV) --quiet --compact
 	cd .baked/orders && nice $(CURDIR)/.venvs/deploy/bin/python -c '$(SYNTH)' 2>.synth.log || { cat .synth.log; exit 1; }
 	.venvs/checkov/bin/checkov $(CHECKOV_STACKS) --quiet --compact
+	cd .baked/orders && nice $(CURDIR)/.venvs/deploy/bin/cfn-lint --ignore-checks $$($(CURDIR)/.venvs/deploy/bin/python -c '$(LINT_IGNORED)') -- cdk.out/*/*.template.json
+	$(BIN)/pytest --quiet tests/test_docs.py
 	if docker compose version; then docker compose --file .baked/orders/compose.yaml config --quiet; else test -z "$$CI"; fi
 CHECKOV = --directory . --framework dockerfile github_actions --skip-download \
           --skip-check CKV_DOCKER_7 \
@@ -35,6 +37,7 @@ SYNTH = from pathlib import Path; from deploy.tests.conftest import COMBINATIONS
         [Stacks(Path("cdk.out", "-".join(each)), *each) for each in COMBINATIONS]
 CHECKOV_STACKS = --directory .baked/orders/cdk.out --framework cloudformation --skip-download \
                  --skip-check CKV_AWS_18,CKV_AWS_21,CKV_AWS_111,CKV_AWS_115,CKV_AWS_116,CKV_AWS_118,CKV_AWS_136,CKV_AWS_158,CKV_AWS_173
+LINT_IGNORED = from deploy.tests.test_stacks import LINT_IGNORED; print(*LINT_IGNORED)
 # CKV_AWS_18, 21: the bucket holds access logs itself, and each object in it is written once.
 # CKV_AWS_111: what has no ARN (network interfaces, ECS's agent); cdk-nag, which asks for each one, has the reasons.
 # CKV_AWS_115: a hook without a free slot would fail a release; there is one call for each event of a release.
@@ -61,7 +64,7 @@ audit: .venv/installed # known weaknesses of what is pinned; without an index th
 # Not requirements-checkov.txt: it pins what it needs to the patch, and reads nothing but our own files.
 
 check: .venv/installed .venvs/checkov/installed .venvs/service/installed | types # tests; after the types, whose cache they use
-	nice $(BIN)/pytest --verbose $(patsubst %,--ignore tests/test_%.py,service adopt proofs pythons)
+	nice $(BIN)/pytest --verbose $(patsubst %,--ignore tests/test_%.py,docs service adopt proofs pythons)
 
 service: .venv/installed # a baked service passes its gates, runs, and takes the changes of its first hour
 	nice $(BIN)/pytest --verbose tests/test_service.py tests/test_adopt.py

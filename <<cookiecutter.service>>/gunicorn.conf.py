@@ -71,9 +71,14 @@ logger_class = worker.ServerLog
 
 
 def when_ready(server: Any) -> None:
-    """Take over SIGTERM once gunicorn has taken its signals; now that all is loaded, watch what comes for garbage."""
+    """Take over SIGTERM once gunicorn has taken its signals."""
     lifecycle.drain_on_sigterm(server, settings.drain_seconds)
     lifecycle.hold_signals_while_forking()
+    on_reload(server)
+
+
+def on_reload(server: Any) -> None:  # noqa: ARG001
+    """Once all is loaded, also anew by SIGHUP: look for garbage in what comes from now on."""
     gc.freeze()
     gc.enable()
 

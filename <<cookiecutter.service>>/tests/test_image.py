@@ -71,6 +71,12 @@ def test_what_is_optional_is_in_the_image_when_the_build_asks_for_it(image: str)
     assert said["JWKS_URL"] == "https://issuer.example.com/keys"
 
 
+def test_the_image_is_60_mb_larger_than_its_base_at_most(image: str) -> None:
+    [base] = re.findall(r"^ARG BASE=(\S+)$", Path("Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    larger = int(docker("inspect", "--format={{.Size}}", image)) - int(docker("inspect", "--format={{.Size}}", base))
+    assert 0 < larger <= 60_000_000
+
+
 def test_compose_names_postgresql_as_production_does() -> None:
     compose = json.loads(docker("compose", "--file", "compose.yaml", "config", "--format=json"))
     [alias] = compose["services"]["postgres"]["networks"]["default"]["aliases"]

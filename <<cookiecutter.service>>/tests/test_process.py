@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def test_a_killed_worker_is_replaced(database_url: str, processes: ExitStack) ->
     server.wait_for("ready", count=3)
     with server.client() as client:
         assert client.get("/notes").status_code == 200
+
+
+def test_garbage_is_collected_again_once_all_is_loaded(database_url: str) -> None:
+    program = (
+        "import gc, runpy; on = {True: 'on', False: 'off'}; settings = runpy.run_path('gunicorn.conf.py');"
+        "loading = on[gc.isenabled()]; settings['on_reload'](None);"
+        "print(f'loading: {loading}, loaded: {on[gc.isenabled()]}')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(DATABASE_URL=database_url),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [json.loads(line)["body"] for line in done.stdout.splitlines()] == ["loading: off, loaded: on"]
 
 
 def test_nothing_reads_a_dotenv_file(database_url: str, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Bench:
     def __init__(self, service: Path, database_url: str, rounds: int, seconds: int, stacks: Sequence[Stack]) -> None:
         self.service, self.database_url = service, database_url
         self.rounds, self.seconds, self.stacks = rounds, seconds, stacks
+        self.few_rounds = max(1, rounds // 3)  # for what differs by more than the noise
         with psycopg.connect(database_url, autocommit=True) as conn:
             conn.execute("INSERT INTO notes (text) SELECT 'Note ' || n FROM generate_series(1, %s) AS n", [ROWS])
             [[note_id]] = conn.execute("SELECT id FROM notes LIMIT 1").fetchall()
@@ -60,7 +61,7 @@ class Bench:
 
         All of them at once would want more connections than PostgreSQL has.
         """
-        for _ in range(self.rounds):
+        for _ in range(self.few_rounds):
             for stack in self.stacks:
                 with self._start(stack) as server:
                     self._turn(server, "read")
@@ -80,7 +81,7 @@ class Bench:
 
     def starts(self, figures: Figures) -> None:
         """From the start to the first note read, and from SIGTERM, without requests, to the exit."""
-        for _ in range(self.rounds):
+        for _ in range(self.few_rounds):
             for stack in self.stacks:
                 with self._start(stack) as server:
                     figures.ready_seconds.setdefault(stack.name, []).append(server.ready_seconds)
