@@ -23,6 +23,11 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return tree(folder / "orders")
 
 
+def differing(made: Tree, expected: Tree) -> set[str]:
+    """The files that are not the same, or not in both."""
+    return {name for name in made | expected if made.get(name) != expected.get(name)}
+
+
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with this folder's files as the tag `this`, and with something else after it."""
@@ -57,7 +62,7 @@ def python_with(version: str) -> str:
 def test_two_bakes_are_the_same_byte_for_byte(bake: Bake, tmp_path: Path, expected: Tree) -> None:
     done = bake(python=sys.executable)
     assert done.returncode == 0, done.stderr
-    assert tree(tmp_path / "out" / "orders") == expected
+    assert differing(tree(tmp_path / "out" / "orders"), expected) == set()
 
 
 def test_it_needs_no_network_no_git_no_docker_and_no_home(tmp_path: Path, expected: Tree) -> None:
@@ -73,13 +78,13 @@ def test_it_needs_no_network_no_git_no_docker_and_no_home(tmp_path: Path, expect
     (tmp_path / "out").mkdir()
     done = subprocess.run(command, cwd=tmp_path / "out", env=nothing, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert tree(tmp_path / "out" / "orders") == expected
+    assert differing(tree(tmp_path / "out" / "orders"), expected) == set()
 
 
 def test_the_oldest_cookiecutter_that_is_supported_makes_the_same(bake: Bake, tmp_path: Path, expected: Tree) -> None:
     done = bake(python=python_with(OLDEST))
     assert done.returncode == 0, done.stderr
-    assert tree(tmp_path / "out" / "orders") == expected
+    assert differing(tree(tmp_path / "out" / "orders"), expected) == set()
     assert bake("service=No", python=python_with(OLDEST)).stderr.startswith("service: use 2 to 24")
 
 
@@ -97,13 +102,13 @@ def test_a_zip_file_makes_the_same(bake: Bake, tmp_path: Path, release: Path, ex
     assert zipfile.ZipFile(archive).testzip() is None
     done = bake(template=archive)
     assert done.returncode == 0, done.stderr
-    assert tree(tmp_path / "out" / "orders") == expected
+    assert differing(tree(tmp_path / "out" / "orders"), expected) == set()
 
 
 def test_a_git_url_with_a_checkout_makes_the_same(bake: Bake, tmp_path: Path, release: Path, expected: Tree) -> None:
     done = bake("--checkout", "this", template=f"file://{release}")
     assert done.returncode == 0, done.stderr
-    assert tree(tmp_path / "out" / "orders") == expected
+    assert differing(tree(tmp_path / "out" / "orders"), expected) == set()
 
 
 def test_cruft_makes_the_same_and_remembers_where_from(tmp_path: Path, release: Path, expected: Tree) -> None:
@@ -117,4 +122,4 @@ def test_cruft_makes_the_same_and_remembers_where_from(tmp_path: Path, release: 
     assert done.returncode == 0, done.stderr
     made = tree(tmp_path / "orders")
     assert made.pop(".cruft.json")
-    assert made == expected
+    assert differing(made, expected) == set()

@@ -20,7 +20,7 @@ START_SECONDS = 20
 
 def environment(**variables: object) -> dict[str, str]:
     """An environment with `variables` and nothing that the service would read, whatever the tests themselves run in."""
-    kept = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONDONTWRITEBYTECODE"}
+    kept = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPYCACHEPREFIX"}
     inherited = {name: value for name, value in os.environ.items() if name in kept}
     return {**inherited, **{name: str(value) for name, value in variables.items()}}
 
