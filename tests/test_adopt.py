@@ -10,6 +10,10 @@ import pytest
 
 from tests.test_service import environment
 
+SLOW = ["edge", "image", "lifecycle", "logs", "tokens", "traces"]
+BESIDE = " ".join(f"--ignore tests/test_{name}.py" for name in SLOW)
+"""About nothing that the page changes; the service's own gates have them."""
+
 
 def test_a_service_that_follows_the_page_passes_its_gates(
     service: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -34,5 +38,5 @@ def test_a_service_that_follows_the_page_passes_its_gates(
         assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
     with capfd.disabled():
         gates = ["make", f"PYTHON={sys.executable}", "lint", "types", "check"]
-        done_gates = subprocess.run(gates, cwd=adopted, env=environment(), check=False)
+        done_gates = subprocess.run(gates, cwd=adopted, env=environment(PYTEST_ADDOPTS=BESIDE), check=False)
     assert done_gates.returncode == 0

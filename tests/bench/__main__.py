@@ -32,10 +32,11 @@ PROCESSES = [1, 2, 4]
 class Bench:
     """A run: what is measured, where, and how often."""
 
-    def __init__(self, service: Path, database_url: str, rounds: int, seconds: int, stacks: Sequence[Stack]) -> None:
-        self.service, self.database_url = service, database_url
-        self.rounds, self.seconds, self.stacks = rounds, seconds, stacks
+    def __init__(self, service: Path, database_url: str, rounds: int, stacks: Sequence[Stack]) -> None:
+        self.service, self.database_url, self.rounds, self.stacks = service, database_url, rounds, stacks
         self.few_rounds = max(1, rounds // 3)  # for what differs by more than the noise
+        # One round is no measurement: it shows that all of this runs.
+        self.connections, self.processes = (CONNECTIONS, PROCESSES) if rounds > 1 else (CONNECTIONS[:2], PROCESSES[:1])
         with psycopg.connect(database_url, autocommit=True) as conn:
             conn.execute("INSERT INTO notes (text) SELECT 'Note ' || n FROM generate_series(1, %s) AS n", [ROWS])
             [[note_id]] = conn.execute("SELECT id FROM notes LIMIT 1").fetchall()
@@ -65,10 +66,10 @@ class Bench:
             for stack in self.stacks:
                 with self._start(stack) as server:
                     self._turn(server, "read")
-                    for count in CONNECTIONS:
+                    for count in self.connections:
                         turn = self._turn(server, "read", count)
                         figures.by_connections.setdefault(count, {}).setdefault(stack.name, []).append(turn)
-                for count in PROCESSES:
+                for count in self.processes:
                     with self._start(stack, count) as server:
                         self._turn(server, "read")
                         turn = self._turn(server, "read")
@@ -102,16 +103,16 @@ class Bench:
                     figures.round_trips.setdefault(kind, {})[stack.name] = trips
 
     def _compare(self, servers: Sequence[Server], kind: str) -> dict[str, list[Turn]]:
-        """What each server did in its turns; the first round warms up and does not count."""
+        """What each server did in its turns; of several rounds the first one warms up and does not count."""
         turns: dict[str, list[Turn]] = {server.stack.name: [] for server in servers}
-        for _ in range(self.rounds + 1):
+        for _ in range(self.rounds + (self.rounds > 1)):
             for server in servers:
                 turns[server.stack.name].append(self._turn(server, kind))
-        return {name: found[1:] for name, found in turns.items()}
+        return {name: found[-self.rounds :] for name, found in turns.items()}
 
     def _turn(self, server: Server, kind: str, connections: int = 16) -> Turn:
         before = server.cpu_seconds()
-        done = self._wrk(server, kind, connections, self.seconds)
+        done = self._wrk(server, kind, connections)
         cpu_seconds = server.cpu_seconds() - before
         answered = done["requests"] if kind == "404" else done["requests"] - done["refused"]
         failed = done["lost"] + (done["requests"] - done["refused"] if kind == "404" else done["refused"])
@@ -140,11 +141,11 @@ class Bench:
         connection.close()
         return answer
 
-    def _wrk(self, server: Server, kind: str, connections: int, seconds: int) -> dict[str, Any]:
+    def _wrk(self, server: Server, kind: str, connections: int) -> dict[str, Any]:
         url = f"http://127.0.0.1:{server.port}{self.paths[kind]}"
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "wrk.lua"), url]
+        command = ["wrk", "-t1", f"-c{connections}", "-d1s", "-s", str(HERE / "wrk.lua"), url]
         command += ["--", BODY] if kind == "create" else []
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60 + seconds).stdout
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
         done: dict[str, Any] = json.loads(said.splitlines()[-1])
         return done
 
@@ -161,7 +162,6 @@ def main() -> None:
     """Measure, and write what was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each stack; figures are medians over them")
-    parser.add_argument("--seconds", type=int, default=1, help="length of a turn")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(KINDS)}, nothing else")
     parser.add_argument("--stacks", type=int, default=len(STACKS), help="how many stacks, of the first")
     parser.add_argument("--output", type=Path, default=HERE, help="folder for figures.md and figures.svg")
@@ -172,7 +172,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         service = bake(Path(folder), figures)
         with database(service) as url:
-            bench = Bench(service, url, options.rounds, options.seconds, STACKS[: options.stacks])
+            bench = Bench(service, url, options.rounds, STACKS[: options.stacks])
             bench.by_kind(options.only or KINDS, figures)
             if not options.only:
                 bench.line(figures)
