@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from flask import Response
+from flask import Flask, Request, Response
 from flask.json.provider import JSONProvider
+from flask.sessions import NullSession, SessionInterface
 from flask_openapi3 import OpenAPI
 
 from service import config, contract, db, edge, errors, health, logs, routes
@@ -32,6 +33,16 @@ class OrjsonProvider(JSONProvider):
         return orjson.loads(s)
 
 
+class NoSessions(SessionInterface):
+    """Factor VI: nothing of a client is kept between requests, so there is nothing to read and to write for each."""
+
+    nothing = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:  # noqa: ARG002
+        """The session of every request."""
+        return self.nothing
+
+
 class Service(OpenAPI):
     """The application. Nothing in it is a coroutine."""
 
@@ -56,6 +67,7 @@ def create_app(settings: config.Config | None = None) -> OpenAPI:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.request_class = errors.JSONRequest
     app.json = OrjsonProvider(app)
+    app.session_interface = NoSessions()
     edge.register(app, settings)
     logs.register(app)
     errors.register(app)

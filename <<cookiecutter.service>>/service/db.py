@@ -31,9 +31,9 @@ RECONNECT_SECONDS = 0.5
 double: with its default of 300 s a service stays down for most of a minute after the database is back. What it gave up
 `_renew` asks for again. https://www.psycopg.org/psycopg3/docs/api/pool.html (`reconnect_timeout`)"""
 
-WAITING_PER_CONNECTION = 50
-"""Requests that may queue for each connection; more are refused at once. At a few milliseconds a statement the last
-one in the queue still waits less than `DATABASE_TIMEOUT_SECONDS`."""
+WAITING_PER_CONNECTION = 100
+"""Requests that may queue for each connection; more are refused at once. At up to 20 ms a statement the last one in
+the queue still waits no longer than the 2 s of `DATABASE_TIMEOUT_SECONDS`."""
 
 KEEPALIVE_SECONDS = 1
 """Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""

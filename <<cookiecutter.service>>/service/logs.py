@@ -168,12 +168,21 @@ class _Stream(io.TextIOBase):
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
+        self._rest = ""
 
     def write(self, text: str) -> int:
-        for line in text.splitlines():
+        *lines, self._rest = (self._rest + text).split("\n")  # `print` writes each of its arguments by itself
+        if len(self._rest) >= MAX_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = ""
+        for line in lines:
             if line.strip():
                 self._logger.warning("%s", line)
         return len(text)
+
+    def flush(self) -> None:
+        if self._rest:
+            self.write("\n")
 
 
 class Stdout:

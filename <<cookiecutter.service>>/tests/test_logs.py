@@ -104,7 +104,16 @@ def test_the_password_is_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert b"hunter2" not in logs.encode({"body": "cannot connect as me:hunter2-hunter2@host", "hunter2-hunter2": 1})
 
 
-@pytest.mark.parametrize("program", ["print('plain')", "sys.stderr.write('plain\\n')", "logging.warning('plain')"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print('plain')",
+        "print('pl', 'ain', sep='')",
+        "print('plain', end='')",
+        "sys.stderr.write('plain\\n')",
+        "logging.warning('plain')",
+    ],
+)
 def test_whatever_is_printed_becomes_an_event(program: str) -> None:
     [event], stderr, status = said_by(program)
     assert (event["body"], stderr, status) == ("plain", "", 0)

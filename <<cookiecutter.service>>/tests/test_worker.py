@@ -3,7 +3,7 @@
 import json
 import resource
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -134,3 +134,22 @@ def test_connections_beyond_the_limit_wait_for_their_turn(database_url: str, pro
             waiting[0].recv(1)
         waiting[0].settimeout(20)
     assert {sock.recv(12) for sock in waiting} == {b"HTTP/1.1 200"}
+
+
+def test_a_client_that_never_pauses_keeps_nobody_out(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=1))
+    greedy, modest = (
+        processes.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)) for _ in range(2)
+    )
+    asking = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+    modest.sendall(asking)
+    modest.recv(65_536)  # it has been accepted
+    greedy.sendall(asking * 2_000)
+    answers = greedy.recv(1)
+    modest.sendall(asking)
+    assert modest.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    greedy.setblocking(False)
+    with suppress(BlockingIOError):
+        while chunk := greedy.recv(65_536):
+            answers += chunk
+    assert 0 < answers.count(b"HTTP/1.1 200 ") < 1_500
