@@ -15,6 +15,7 @@ README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     *sorted(TEMPLATE.glob("*.md")),
     TEMPLATE / ".github" / "pull_request_template.md",
+    TEMPLATE / "tests" / "bench" / "README.md",
     SOURCE / "README.md",
 ]
 MADE = {".cruft.json", "demo/", "notes.md"}
