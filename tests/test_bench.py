@@ -24,7 +24,7 @@ def test_its_figures_are_a_table_and_a_plot(tmp_path: Path) -> None:
     bench("--rounds", "1", "--stacks", "2", "--output", str(tmp_path))
     text = (tmp_path / "figures.md").read_text()
     for kind in ["read one by key", "create one", "list twenty"]:
-        assert f"| round trips to PostgreSQL, {kind} | 1.00 | 1.00 |" in text
+        assert f"| round trips to PostgreSQL, {kind} | 1.00 | " in text
     for kind in ["read one by key", "404", "`/livez`"]:
         assert f"| {kind} | the service | " in text
     assert ET.parse(tmp_path / "figures.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own

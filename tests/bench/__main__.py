@@ -161,7 +161,7 @@ class Bench:
 def main() -> None:
     """Measure, and write what was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each stack, of which figures are medians; a third for what is no request")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of each stack; figures are medians over them")
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"some of {','.join(KINDS)}, nothing else")
     parser.add_argument("--stacks", type=int, default=len(STACKS), help="how many stacks, of the first")
     parser.add_argument("--output", type=Path, default=HERE, help="folder for figures.md and figures.svg")

@@ -1,5 +1,6 @@
 """The figures as a table and a plot."""
 
+import math
 import os
 import platform
 import re
@@ -118,6 +119,8 @@ def _growth(figures: Figures) -> str:
 
 
 def _under_load(turns: Sequence[Turn]) -> str:
+    if not _of(turns, "rate"):
+        return "stalls"
     failed = sum(turn.failed for turn in turns)
     said = f"{_of(turns, 'rate'):,.0f}/s, {_of(turns, 'p99_ms'):.0f} ms"
     return f"{said}, {failed} failed" if failed else said
@@ -139,7 +142,7 @@ def _plot(figures: Figures) -> Figure:
         (processes, figures.by_processes, "rate", "Reads per second, by processes"),
     ]:
         for name, colour in zip(names, COLOURS, strict=False):
-            values = [_of(found[name], key) for found in by.values()]
+            values = [_of(found[name], key) if _of(found[name], "rate") else math.nan for found in by.values()]
             axes.plot([str(count) for count in by], values, marker="o", markersize=4, color=colour, label=name)
         axes.set_title(title)
         axes.set_ylim(bottom=0)
