@@ -111,7 +111,7 @@ class JoinedResponse(wsgi.Response):
         finally:
             self.sock = sock
         data = b"".join(pieces)
-        # The kernel nearly always takes all. `sendall` would first ask it how much it takes, which is half as dear.
+        # The kernel nearly always takes all; gevent's `sendall` would ask it beforehand, by one more call, how much.
         sent = sock.send(data)
         if sent < len(data):
             sock.sendall(memoryview(data)[sent:])
@@ -125,7 +125,7 @@ class _Pieces(list[bytes]):
 
 @lru_cache(1)
 def date(second: int) -> str:
-    """The `Date` of all answers of a second, since the Epoch: gunicorn would write it anew for each of them."""
+    """The `Date` of all answers of one second of the clock: gunicorn would write it anew for each of them."""
     return formatdate(second, usegmt=True)
 
 

@@ -153,3 +153,19 @@ def test_a_client_that_never_pauses_keeps_nobody_out(database_url: str, processe
         while chunk := greedy.recv(65_536):
             answers += chunk
     assert 0 < answers.count(b"HTTP/1.1 200 ") < 1_500
+
+
+def test_an_answer_that_the_kernel_takes_in_parts_arrives_whole(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=1))
+    with server.client() as client:
+        for _ in range(100):
+            client.post("/notes", json={"text": "😀" * 10_000}).raise_for_status()
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.settimeout(20)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(b"GET /notes?limit=100 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received = b""
+        while chunk := sock.recv(65_536):
+            received += chunk
+    assert len(json.loads(received.partition(b"\r\n\r\n")[2])["items"]) == 100
