@@ -14,7 +14,7 @@ MAX_TEXT_CHARS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A text that somebody keeps."""
+    """A short text that a client stores."""
 
     id: UUID
     """A UUIDv7 when PostgreSQL made it, so that a larger id is a newer note."""
@@ -27,14 +27,14 @@ class Note:
 
 
 def create(conn: Connection[Any], text: str) -> Note:
-    """Store a new note under an id that PostgreSQL makes."""
+    """Insert a note under an ID that PostgreSQL generates. Return the note."""
     statement = "INSERT INTO notes (text) VALUES (%s) RETURNING id, text, created_at, updated_at"
     [note] = conn.cursor(row_factory=args_row(Note)).execute(statement, [text])
     return note
 
 
 def put(conn: Connection[Any], note_id: UUID, text: str) -> tuple[Note, bool]:
-    """Store `text` under the client's own id, and say whether the note is new. May be repeated."""
+    """Insert or replace a note under a client-supplied ID. Return it and whether it was created. Idempotent."""
     statement = """
         INSERT INTO notes (id, text) VALUES (%s, %s)
         ON CONFLICT (id) DO UPDATE SET text = excluded.text, updated_at = now()
@@ -45,16 +45,16 @@ def put(conn: Connection[Any], note_id: UUID, text: str) -> tuple[Note, bool]:
 
 
 def find(conn: Connection[Any], note_id: UUID) -> Note | None:
-    """The note, or `None`."""
+    """Return the note, or `None`."""
     statement = "SELECT id, text, created_at, updated_at FROM notes WHERE id = %s"
     return conn.cursor(row_factory=args_row(Note)).execute(statement, [note_id]).fetchone()
 
 
 def page(conn: Connection[Any], limit: int, after: UUID | None) -> list[Note]:
-    """At most `limit` notes, newest first: those that follow the note `after`, or the newest of all.
+    """Return at most `limit` notes, newest first: those that follow the note `after`, or the newest of all.
 
-    By key and not by offset: a page costs the same however deep it lies, and notes that come and go meanwhile
-    neither repeat nor hide others. https://use-the-index-luke.com/no-offset
+    The page is found by key and not by offset: it costs the same at any depth, and notes that are added or removed
+    meanwhile neither repeat nor hide others. https://use-the-index-luke.com/no-offset
     """
     statement = """
         SELECT id, text, created_at, updated_at FROM notes
@@ -64,5 +64,5 @@ def page(conn: Connection[Any], limit: int, after: UUID | None) -> list[Note]:
 
 
 def delete(conn: Connection[Any], note_id: UUID) -> None:
-    """Remove the note if it is there. May be repeated."""
+    """Delete the note, if it exists. Idempotent."""
     conn.execute("DELETE FROM notes WHERE id = %s", [note_id])

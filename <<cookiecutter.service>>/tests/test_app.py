@@ -1,6 +1,6 @@
 """The whole application."""
 
-from service import config
+from chassis import config
 from service.app import create_app
 
 

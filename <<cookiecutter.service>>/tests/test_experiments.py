@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import BIN, environment
+from chassis.testing.process import BIN, environment
 
 PAGES = sorted(Path("docs").glob("*.md"))
 MARK = "@@ next @@"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 
-from tests import containers
-from tests.containers import HARDENED, URL, docker
-from tests.process import wait_until
+from chassis.testing import containers
+from chassis.testing.containers import HARDENED, URL, docker
+from chassis.testing.process import wait_until
 
 pytestmark = containers.needed
 

@@ -16,7 +16,8 @@ PYTHON = config.ROOT / ".venv" / "bin" / "python"
 
 PROGRAM = """
 import logging
-from service import app, config, logs
+from chassis import config, logs
+from service import app
 settings = config.load()
 logs.configure(settings)
 client = app.create_app(settings).test_client()  # its pool is closed, so that the database cannot be had

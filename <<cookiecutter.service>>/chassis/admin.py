@@ -1,0 +1,138 @@
+"""Factor XII: one-off processes, with the same code and configuration as the service.
+
+`service/admin.py` is their entry: `python -m service.admin migrate`. Each command writes JSON lines that say what it
+did, and ends with status 0, or with another one and the reason as its last line. What a person asks to see, `--help`
+and `routes`, is plain text.
+"""
+
+import argparse
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from flask import Flask
+
+from chassis import config, db, logs, migrations
+
+EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78  # sysexits(3)
+
+C = TypeVar("C", bound=config.Config)
+Command = Callable[[C], None]
+
+log = logging.getLogger("admin")
+
+
+def main(
+    arguments: list[str],
+    kind: type[C],
+    create_app: Callable[[C], Flask],
+    folder: Path,
+    commands: Mapping[str, Command[C]],
+) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        arguments: The command line, without the program's name.
+        kind: The service's configuration.
+        create_app: The function that makes the WSGI application of a configuration.
+        folder: The folder of the migrations.
+        commands: The service's own commands, beside those of the chassis.
+    """
+
+    def migrate(settings: C) -> None:
+        """Bring the database's schema up to date."""
+        with connect(settings) as conn:
+            conn.execute("SET statement_timeout = 0")
+            names = migrations.apply(conn, folder)
+        log.info("schema is up to date", extra={"applied": names})
+
+    def check(settings: C) -> None:
+        """Check that everything that the service needs can be reached, and is as the code expects it."""
+        started = time.monotonic()
+        with connect(settings) as conn:
+            names = migrations.pending(conn, folder)
+            [(version,)] = conn.execute("SHOW server_version")
+        milliseconds = round((time.monotonic() - started) * 1_000, 3)
+        if names:
+            raise migrations.MigrationError(f"the schema lacks {', '.join(names)}: run `{program} migrate`")
+        log.info("everything can be reached", extra={"postgresql": version, "duration_ms": milliseconds})
+
+    def show_routes(settings: C) -> None:
+        """List every route, with its methods and their statuses."""
+        app = create_app(settings)
+        described = app.extensions["contract"]["paths"]
+        for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+            path = rule.rule.translate({ord("<"): "{", ord(">"): "}"})
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                operation = described.get(path, {}).get(method.lower())
+                statuses = " ".join(sorted(operation["responses"])) if operation else "not in the contract"
+                print(f"{method:<6} {path:<24} {statuses}", file=sys.__stdout__)
+
+    program = f"python -m {kind.__module__.rpartition('.')[0]}.admin"
+    known: dict[str, Command[C]] = {
+        "migrate": migrate,
+        "check": check,
+        "config": show_config,
+        "routes": show_routes,
+        **commands,
+    }
+    logs.capture()
+    command = _parser(program, known).parse_args(arguments).command
+    try:
+        settings = config.load(kind)
+    except config.ConfigError as error:
+        log.critical("the configuration was refused", extra={"faults": error.faults})
+        return EX_CONFIG
+    logs.configure(settings)
+    try:
+        known[command](settings)
+    except (psycopg.Error, migrations.MigrationError) as error:
+        log.error(  # noqa: TRY400 - one plain line; the operator repairs what went wrong, not the code
+            "%s failed: %s", command, error, extra={"exception.type": type(error).__qualname__}
+        )
+        return EX_FAILED
+    return 0
+
+
+def show_config(settings: config.Config) -> None:
+    """Show the effective configuration, without its secrets."""
+    shown = dataclasses.asdict(settings)
+    url = urlsplit(settings.database_url)
+    if url.password:
+        shown["database_url"] = settings.database_url.replace(f":{url.password}@", ":***@", 1)
+    log.info("configuration", extra={name.upper(): value for name, value in shown.items()})
+
+
+def connect(settings: config.Config) -> psycopg.Connection[Any]:
+    """Return a new connection to the service's database, made as those of the service are.
+
+    Raises:
+        psycopg.OperationalError: The database cannot be reached.
+    """
+    return psycopg.connect(settings.database_url, **db.connect_options(settings))
+
+
+def _parser(program: str, commands: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:
+    parser = _Parser(prog=program, description="One-off processes of the service.")
+    found = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, function in commands.items():
+        found.add_parser(name, help=function.__doc__)
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses arguments in one JSON line."""
+
+    def error(self, message: str) -> NoReturn:
+        log.error("%s; see `%s --help`", message, self.prog)
+        sys.exit(EX_USAGE)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print plain text: a person asked for it."""
+        super().print_help(file or sys.__stdout__)

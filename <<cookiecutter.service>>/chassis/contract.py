@@ -1,0 +1,337 @@
+"""The contract: what clients may rely on, as OpenAPI at `/openapi.json`, and with `DOCS` as a page at `/docs`.
+
+It is made of the blueprints' operations: the types that validate requests describe them too.
+https://spec.openapis.org/oas/v3.1.0
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from flask import Blueprint, Flask, Response
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from werkzeug.http import HTTP_STATUS_CODES
+
+from chassis import errors
+from chassis.config import Config
+
+if TYPE_CHECKING:
+    from chassis import api  # it imports this module
+
+VERSION = "1"
+"""The version of the contract, not of the code: it may only grow. What breaks clients is a new path beside the old."""
+
+DESCRIPTION = (
+    "Errors are `application/problem+json` (RFC 9457). "
+    "The `request_id` of a problem and the `X-Request-ID` of a response identify the request in the log; "
+    "a client may send an ID of its own. "
+    "Fields of a body and parameters of a query that are not described here are refused."
+)
+
+PROBLEMS = {
+    400: "The request is malformed or not valid; `errors` names the fields at fault.",
+    401: "A valid token is needed; `WWW-Authenticate` says what is wrong with the one that came.",
+    403: "The token does not allow this.",
+    404: "It does not exist.",
+    405: "The path does not know the method; `Allow` names those that it knows.",
+    408: "The request took too long to arrive.",
+    409: "It contradicts what is stored; `errors` names the field at fault.",
+    412: "It was changed in the meantime.",
+    413: "The body is too long.",
+    414: "The request line is too long.",
+    415: "The body does not say that it is JSON.",
+    417: "The request expects what the service does not do.",
+    422: "What it refers to does not exist, or a rule forbids it; `errors` names the field at fault.",
+    428: "The request must name the version that it changes, in `If-Match`.",
+    431: "The header fields are too long, or too many.",
+    500: "The service failed. Its log says why.",
+    501: "The body comes in a coding that the service does not know.",
+    503: "The service cannot answer at the moment; `Retry-After` says when to try again.",
+}
+"""What each refusal means to a client."""
+
+TO_ANY_REQUEST = (400, 405, 408, 414, 417, 431, 500, 501, 503)
+"""Refusals that any request may meet, whatever it asks for."""
+
+TO_A_BODY = (413, 415)
+"""Refusals that a request with a body may meet besides."""
+
+HEADERS = {
+    201: {"Location": {"description": "Its path.", "required": True, "schema": {"type": "string"}}},
+    401: {"WWW-Authenticate": {"description": "A challenge.", "required": True, "schema": {"type": "string"}}},
+    405: {"Allow": {"description": "The methods of the path.", "required": True, "schema": {"type": "string"}}},
+    503: {"Retry-After": {"description": "In seconds.", "required": True, "schema": {"type": "integer", "minimum": 1}}},
+}
+
+LINK = {"Link": {"description": "Leads to `next`, if there is one.", "schema": {"type": "string"}}}
+
+SCHEMAS = "#/components/schemas/{model}"
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>The contract</title>
+<link rel="stylesheet" href="docs/assets/css/swagger-ui.css">
+<link rel="icon" href="docs/assets/images/swagger.svg">
+<div id="page"></div>
+<script src="docs/assets/js/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+"""
+
+START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#page", deepLinking: true, validatorUrl: null})\n'
+"""A file of its own, so that the policy need not allow scripts in the page."""
+
+POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; "  # its style sheet holds the icons
+    "connect-src 'self'"  # for the contract, and for what is tried out
+)
+"""What a browser may do for the page. https://www.w3.org/TR/CSP3/"""
+
+
+class ContractError(ValueError):
+    """The routes cannot be described: a mistake of whoever wrote them. The text says what to change."""
+
+
+def dump(value: Any) -> bytes:
+    """Return a value as JSON, as the contract describes it: times in RFC 3339, decimals and UUIDs as strings."""
+    if isinstance(value, BaseModel):
+        return value.model_dump_json(by_alias=True).encode()
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z)
+
+
+def register(app: Flask, settings: Config, blueprints: Iterable["api.Blueprint"]) -> None:
+    """Publish the contract of `blueprints` and, with `DOCS`, its page.
+
+    Raises:
+        ContractError: Two operations or two models have the same name.
+    """
+    document = describe(settings, list(blueprints))
+    app.extensions["contract"] = document
+    text = orjson.dumps(document)
+
+    @app.get(f"{settings.url_prefix}/openapi.json")
+    def contract() -> Response:
+        """Return the contract."""
+        return Response(text, content_type="application/json")
+
+    if settings.docs:
+        app.register_blueprint(_page(), url_prefix=f"{settings.url_prefix}/docs")
+
+
+def describe(settings: Config, blueprints: list["api.Blueprint"]) -> dict[str, Any]:
+    """Return the OpenAPI document of `blueprints`."""
+    operations = [(blueprint, each) for blueprint in blueprints for each in blueprint.operations]
+    schemas = _Schemas(blueprints)
+    paths: dict[str, dict[str, Any]] = {}
+    names: set[str] = set()
+    for blueprint, operation in operations:
+        if operation.name in names:
+            raise ContractError(f"two handlers are called {operation.name}: rename one of them")
+        names.add(operation.name)
+        item = paths.setdefault(f"{settings.url_prefix}{operation.path}", {})
+        item[operation.method.lower()] = _operation(settings, blueprint, operation, schemas)
+    paths[f"{settings.url_prefix}/openapi.json"] = {"get": _own_operation(settings)}
+    components = {"schemas": schemas.definitions, "responses": {_name(each): _problem(each) for each in PROBLEMS}}
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": settings.service, "version": VERSION, "description": DESCRIPTION},
+        "paths": paths,
+        "components": components,
+        "tags": [{"name": name} for name in dict.fromkeys([*(each.name for each in blueprints), "contract"])],
+    }
+    if settings.jwks_url:
+        document["security"] = [{"token": []}]
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    return document
+
+
+class _Names(GenerateJsonSchema):
+    """The names of schemas: a page of notes is a `NotePage`."""
+
+    def normalize_name(self, name: str) -> str:
+        return super().normalize_name(re.sub(r"^Page\[(\w+)\]$", r"\1Page", name))
+
+
+class _Schemas:
+    """The JSON schemas of all types that the operations of `blueprints` send and receive."""
+
+    def __init__(self, blueprints: list["api.Blueprint"]) -> None:
+        wanted: dict[tuple[Any, Any], TypeAdapter[Any]] = {
+            (errors.Problem, "serialization"): TypeAdapter(errors.Problem)
+        }
+        for operation in (each for blueprint in blueprints for each in blueprint.operations):
+            asked = [
+                (model, "validation") for model in (operation.parameters, operation.query, operation.body) if model
+            ]
+            answered = [(model, "serialization") for model in operation.answers.values() if model is not None]
+            wanted |= {key: TypeAdapter(key[0]) for key in (*asked, *answered)}
+        inputs = [(model, mode, adapter) for (model, mode), adapter in wanted.items()]
+        found, rest = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS, schema_generator=_Names)
+        self._schemas: dict[Any, Any] = {key: _without_titles(schema) for key, schema in found.items()}
+        self.definitions = {name: _without_titles(schema) for name, schema in rest.get("$defs", {}).items()}
+        if ambiguous := sorted(name for name in self.definitions if "__" in name):
+            raise ContractError(f"models with the same name: {', '.join(ambiguous)}: rename all but one")
+
+    def of(self, model: Any, mode: str) -> dict[str, Any]:
+        """Return the schema of a model, usually a reference to a definition."""
+        schema: dict[str, Any] = self._schemas[model, mode]
+        return schema
+
+    def parameters(self, model: Any, place: str) -> list[dict[str, Any]]:
+        """Return each field of a model as a parameter, and forget the model itself."""
+        schema = self.of(model, "validation")
+        if "$ref" in schema:
+            schema = self.definitions.pop(schema["$ref"].rpartition("/")[2], None) or self._schemas[model, "inline"]
+            self._schemas[model, "inline"] = schema  # another operation may have the same parameters
+        required = schema.get("required", [])
+        return [
+            {
+                "name": name,
+                "in": place,
+                "required": name in required,
+                **({"description": field["description"]} if "description" in field else {}),
+                "schema": _without_null({key: value for key, value in field.items() if key != "description"}),
+            }
+            for name, field in schema.get("properties", {}).items()
+        ]
+
+
+def _operation(settings: Config, blueprint: "api.Blueprint", operation: "api.Operation", schemas: _Schemas) -> Any:
+    summary, _, description = operation.summary.partition("\n")
+    described: dict[str, Any] = {"operationId": operation.name, "summary": summary, "tags": [operation.tag]}
+    if description.strip():
+        described["description"] = description.strip()
+    if operation.is_open and settings.jwks_url:
+        described["security"] = []
+    parameters = schemas.parameters(operation.parameters, "path") if operation.parameters else []
+    parameters += schemas.parameters(operation.query, "query") if operation.query else []
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body:
+        content = _content(schemas.of(operation.body, "validation"), _example(blueprint, operation.body))
+        described["requestBody"] = {"required": True, "content": content}
+    described["responses"] = {
+        str(status): _answer(status, model, blueprint, operation, schemas)
+        for status, model in sorted(operation.answers.items())
+    }
+    refused = {*operation.problems, *TO_ANY_REQUEST, *(TO_A_BODY if operation.body else ())}
+    if settings.jwks_url and not operation.is_open:
+        refused.add(401)
+    described["responses"] |= {str(each): {"$ref": f"#/components/responses/{_name(each)}"} for each in sorted(refused)}
+    return described
+
+
+def _answer(
+    status: int, model: Any, blueprint: "api.Blueprint", operation: "api.Operation", schemas: _Schemas
+) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": HTTP_STATUS_CODES[status]}
+    if model is None:
+        return described
+    example = _example(blueprint, model)
+    headers = HEADERS.get(status, {})
+    if _is_page(model):
+        headers = LINK
+        item = _example(blueprint, model.__args__[0])
+        example = {"items": [item], "next": f"{operation.path}?limit=1&after={item['id']}"} if item else None
+    if headers:
+        described["headers"] = headers
+    described["content"] = _content(schemas.of(model, "serialization"), example)
+    return described
+
+
+def _own_operation(settings: Config) -> dict[str, Any]:
+    """Describe the operation that returns the contract."""
+    schema = {"type": "object", "additionalProperties": True}
+    refused = {*TO_ANY_REQUEST, *({401} if settings.jwks_url else ())}
+    return {
+        "operationId": "getContract",
+        "summary": "Return this contract.",
+        "tags": ["contract"],
+        "responses": {
+            "200": {"description": "OK", "content": {"application/json": {"schema": schema}}},
+            **{str(each): {"$ref": f"#/components/responses/{_name(each)}"} for each in sorted(refused)},
+        },
+    }
+
+
+def _content(schema: Any, example: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": schema, **({"example": example} if example is not None else {})}}
+
+
+def _example(blueprint: "api.Blueprint", model: Any) -> Any:
+    return blueprint.examples.get(model)
+
+
+def _is_page(model: Any) -> bool:
+    return getattr(getattr(model, "__origin__", None), "__name__", "") == "Page"
+
+
+def _without_titles(schema: Any) -> Any:
+    """Return a schema without the titles that pydantic makes of the names of fields: they say nothing new."""
+    if isinstance(schema, Mapping):
+        return {
+            key: {name: _without_titles(each) for name, each in value.items()}
+            if key == "properties"
+            else _without_titles(value)
+            for key, value in schema.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    return [_without_titles(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter: what is not sent is absent, and never `null`."""
+    if "anyOf" in schema:
+        options = [each for each in schema["anyOf"] if each != {"type": "null"}]
+        rest = {key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)}
+        return {**options[0], **rest} if len(options) == 1 else {"anyOf": options, **rest}
+    return schema
+
+
+def _plain(value: Any) -> Any:
+    """Return what orjson does not know as it stands in JSON."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    return str(value)  # decimals
+
+
+def _name(status: int) -> str:
+    return HTTP_STATUS_CODES[status].replace(" ", "")
+
+
+def _problem(status: int) -> Any:
+    example: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES[status],
+        "status": status,
+        "request_id": "6454fb4ba044b3b5577e9fd8bbe74655",
+    }
+    if status == 400:  # noqa: PLR2004 - the one whose body says more
+        fault = {"field": "text", "detail": "String should have at least 1 character"}
+        example |= {"detail": "Some fields are not valid.", "errors": [fault]}
+    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
+    answer = {"description": PROBLEMS[status], "content": {"application/problem+json": content}}
+    return answer | ({"headers": HEADERS[status]} if status in HEADERS else {})
+
+
+def _page() -> Blueprint:
+    """Return Swagger UI, from the package that has it. Its addresses are relative: they hold under any prefix."""
+    assets = resources.files("flask_openapi3_swagger") / "templates" / "swagger"  # imported here, only if it is wanted
+    page = Blueprint("docs", __name__, static_folder=str(assets), static_url_path="/assets")
+
+    @page.get("")
+    def docs() -> Response:
+        """Return the page."""
+        return Response(PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
+
+    @page.get("/start.js")
+    def start() -> Response:
+        """Return the script that starts the page."""
+        return Response(START, content_type="text/javascript; charset=utf-8")
+
+    return page

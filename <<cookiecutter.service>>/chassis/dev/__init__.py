@@ -1,0 +1,1 @@
+"""Tools for development. They are not part of the image."""

@@ -1,0 +1,73 @@
+"""What lies between the service and its clients: whose word is taken for where they are, and what browsers are told."""
+
+import socket
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from flask import Flask
+
+from chassis.config import Config
+
+HEADERS = [
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+"""On every answer that does not say otherwise: keep it nowhere, show nothing of it as a page, guess no type.
+
+What else is usual says something to pages alone. https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html
+(Security Headers)"""
+
+HEADERS_OF_TLS = [*HEADERS, ("Strict-Transport-Security", "max-age=31536000")]
+"""Seconds, a year: browsers never ask this host without TLS again. They ignore it in an answer that came without.
+https://www.rfc-editor.org/rfc/rfc6797#section-8.1"""
+
+Headers = list[tuple[str, str]]
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def register(app: Flask, settings: Config) -> None:
+    """Put the edge around `app`: at WSGI, where every answer passes, and where it is cheap."""
+    app.wsgi_app = Edge(app.wsgi_app, settings.forwarded_allow_ips)  # type: ignore[method-assign] # Flask's way to do it
+
+
+class Edge:
+    """A WSGI application around another one; `trusted` are the load balancers, addresses and networks."""
+
+    def __init__(self, app: Application, trusted: str) -> None:
+        networks = [ip_network(each) for each in trusted.split(",") if each]
+        self._app = app
+        self._is_trusted = lru_cache(1_024)(lambda peer: any(ip_address(peer) in network for network in networks))
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request; `REMOTE_ADDR` is the client's address, as far as that is known for certain.
+
+        The scheme is gunicorn's business, see `gunicorn.conf.py`, and the host is the one that the client asked for.
+        """
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR")
+        if forwarded and self._is_trusted(environ["REMOTE_ADDR"]):
+            environ["REMOTE_ADDR"] = last_address(forwarded) or environ["REMOTE_ADDR"]
+        defaults = HEADERS_OF_TLS if environ["wsgi.url_scheme"] == "https" else HEADERS
+
+        def start(status: str, headers: Headers, *exc_info: Any) -> Any:
+            names = {name.lower() for name, _ in headers}
+            missing = [header for header in defaults if header[0].lower() not in names]
+            return start_response(status, headers + missing, *exc_info)
+
+        return self._app(environ, start)
+
+
+def last_address(forwarded: str) -> str | None:
+    """The last entry of `X-Forwarded-For`, which the balancer wrote, or `None` if that is no address.
+
+    Those before it are the client's own words. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
+    """
+    text = forwarded.rpartition(",")[2].strip()
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        # Stricter than `ipaddress`, which takes any words for the zone of an IPv6 address.
+        return socket.inet_ntop(family, socket.inet_pton(family, text))
+    except (OSError, ValueError):
+        return None

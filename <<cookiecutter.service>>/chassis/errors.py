@@ -1,0 +1,106 @@
+"""Every error leaves as problem details, and says nothing of the inside. https://www.rfc-editor.org/rfc/rfc9457"""
+
+import logging
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import psycopg
+from flask import Flask, Response, current_app, g
+from gunicorn.http.errors import NoMoreData, ParseException
+from pydantic import BaseModel, Field, ValidationError
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
+
+RETRY_AFTER_SECONDS = 1
+"""What a client is told to wait when the database cannot be had: the pool tries again within half of that."""
+
+UNAVAILABLE = (
+    psycopg.OperationalError,  # no connection, a full pool, a lost connection, a statement over its time
+    psycopg.InterfaceError,  # a connection that was closed under our hands
+    psycopg.errors.ReadOnlySqlTransaction,  # a primary that was demoted
+)
+
+log = logging.getLogger(__name__)
+
+
+class FieldFault(BaseModel):
+    """What is wrong with one field."""
+
+    field: Annotated[str, Field(description="Its name, with dots where it lies inside another.")]
+    detail: str
+
+
+class Problem(BaseModel):
+    """Why a request failed. https://www.rfc-editor.org/rfc/rfc9457"""
+
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str = ""
+    request_id: Annotated[str, Field(description="By which the log knows the request.")]
+    errors: list[FieldFault] = []
+
+
+def register(app: Flask) -> None:
+    """Make every error of `app` a problem response."""
+    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(Exception, _surprised)
+    app.register_error_handler(ParseException, _malformed)
+    app.register_error_handler(NoMoreData, _malformed)
+    for unavailable in UNAVAILABLE:
+        app.register_error_handler(unavailable, _unavailable)
+
+
+def invalid(error: ValidationError) -> Response:
+    """Return the response 400 for a request that is not valid: it names each field at fault."""
+    faults = error.errors()
+    for fault in faults:
+        if fault["type"] == "json_invalid":
+            return problem(400, f"The body is not JSON: {fault['ctx']['error']}.")
+        if not fault["loc"]:
+            return problem(400, "The body must be a JSON object.")
+    fields = [{"field": ".".join(map(str, fault["loc"])), "detail": fault["msg"]} for fault in faults]
+    return problem(400, "Some fields are not valid.", errors=fields)
+
+
+def problem(status: int, detail: str | None = None, **members: Any) -> Response:
+    """Return the response to a request that failed. `members` are added to its body."""
+    body = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES[status],  # as in the status line; the standard library's differ between Pythons
+        "status": status,
+        "detail": detail,
+        "request_id": g.get("request_id"),
+    }
+    body = {name: value for name, value in {**body, **members}.items() if value is not None}
+    return current_app.response_class(current_app.json.dumps(body), status, content_type="application/problem+json")
+
+
+def _refused(error: HTTPException) -> Response:
+    if error.response is not None:  # made by `abort(response)`
+        return error.response  # type: ignore[return-value]  # a Response of ours, never another WSGI application
+    # Werkzeug's own words are for people with a browser; ours are for whoever calls this service.
+    detail = None if error.description == type(error).description else error.description
+    response = problem(error.code or 500, detail)
+    response.headers.extend((name, value) for name, value in error.get_headers() if name in {"Allow", "Retry-After"})
+    if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    return response
+
+
+def _malformed(_error: Exception) -> Response:
+    return problem(400, "The body breaks off or is framed wrongly.")
+
+
+def _unavailable(error: psycopg.Error) -> Response:
+    # No stack trace: it would say nothing new, and cost more than the answer when many are refused at once.
+    extra = {"exception.type": type(error).__qualname__, "exception.message": str(error)}
+    log.warning("database unavailable", extra=extra)
+    response = problem(503, "The service cannot reach its database at the moment.")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _surprised(error: Exception) -> Response:
+    log.error("unexpected error", exc_info=error)
+    return problem(500)

@@ -1,0 +1,271 @@
+"""Factor XI: logs are a stream of events on stdout, one JSON object per line, and nothing else goes there or to stderr.
+
+Names follow OpenTelemetry. https://opentelemetry.io/docs/specs/otel/logs/data-model/
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+"""
+
+import errno
+import io
+import logging
+import os
+import re
+import stat
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import orjson
+from flask import Flask, Request, Response, g, has_request_context, request
+
+from chassis.config import Config
+
+MAX_LINE_BYTES = 4096
+"""Linux writes so much to a pipe in one piece (`PIPE_BUF`, pipe(7)); longer lines of several processes would mix."""
+
+MAX_WAIT_SECONDS = 0.5
+"""How long one line waits for a reader that has stopped reading. Then lines are dropped, and counted, until it reads
+again: answers matter more than logs."""
+
+SECRET_MIN_CHARS = 6
+"""A shorter secret is not searched for: it would hide half of the words, and is none."""
+
+MAX_DEPTH = 5
+"""How deep a value is shown that JSON cannot say as it is; it may contain itself."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=+/-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+_AMAZON_ROOT = re.compile(r"(?:^|;)Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+_resource: dict[str, Any] = {}
+_secrets: list[bytes] = []
+
+
+def configure(settings: Config) -> None:
+    """Turn everything that this process says into events: logging, warnings, uncaught exceptions, stray prints."""
+    _resource.update({"service.name": settings.service, "service.version": settings.release})
+    password = urlsplit(settings.database_url).password or ""
+    _secrets[:] = [_dump(secret)[1:-1] for secret in {password, unquote(password)} if len(secret) >= SECRET_MIN_CHARS]
+    capture(settings.log_level)
+
+
+def capture(level: str = "INFO") -> None:
+    """As `configure`, for a process that has no configuration: one whose environment was refused."""
+    stdout.open()
+    logging.raiseExceptions = False
+    logging.root.handlers = [Handler()]
+    logging.root.setLevel(level)
+    logging.getLogger("psycopg.pool").setLevel(logging.WARNING)  # it tells of every connection it lends
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    sys.stdout, sys.stderr = _Stream("stdout"), _Stream("stderr")
+
+
+def register(app: Flask) -> None:
+    """Log one canonical line per request, and give each request an id. https://brandur.org/canonical-log-lines"""
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def emit(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> None:
+    """Write one event, now. Whatever the attributes hold, it leaves as one line of valid JSON without our secrets."""
+    stdout.write(_line(severity, logger, body, attributes))
+
+
+def encode(event: Mapping[str, Any]) -> bytes:
+    """`event` as a line of JSON of at most `MAX_LINE_BYTES` bytes; texts are cut until it fits."""
+    try:
+        line = _dump(event)
+    except TypeError:  # lone surrogates, integers over 64 bits, cycles, objects that cannot be shown
+        line = _dump(_plain(event))
+    for secret in _secrets:
+        line = line.replace(secret, b"***")
+    return (line if len(line) < MAX_LINE_BYTES else _shorten(orjson.loads(line))) + b"\n"
+
+
+def _line(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> bytes:
+    event = {
+        "timestamp": datetime.now(UTC),
+        "severity_text": severity,
+        "logger": logger,
+        "body": body,
+        **_resource,
+        "process.pid": os.getpid(),
+        **attributes,
+    }
+    return encode(event)
+
+
+def _begin() -> None:
+    values, environ = _current(g), request.environ  # `request.headers` would say the same, at ten times the cost
+    values.started = time.perf_counter()
+    offered = environ.get("HTTP_X_REQUEST_ID")
+    values.request_id = offered if offered and _REQUEST_ID.fullmatch(offered) else os.urandom(16).hex()
+    values.trace = {}
+    if (parent := environ.get("HTTP_TRACEPARENT")) and (match := _TRACEPARENT.fullmatch(parent)):
+        values.trace = {"trace_id": match[1], "span_id": match[2]}
+    elif (amazon := environ.get("HTTP_X_AMZN_TRACE_ID")) and (match := _AMAZON_ROOT.search(amazon)):
+        values.trace = {"trace_id": match[1] + match[2]}
+
+
+def _end(response: Response) -> Response:
+    values = _current(g)
+    response.headers.add("X-Request-ID", values.request_id)
+    if logging.root.isEnabledFor(logging.INFO):
+        asked: Request = _current(request)
+        route = asked.url_rule.rule if asked.url_rule else "(none)"
+        attributes = {
+            "request_id": values.request_id,
+            **values.trace,
+            "http.request.method": asked.method,
+            "http.route": route,
+            "url.path": asked.path,
+            "http.response.status_code": response.status_code,
+            "http.response.body.size": response.calculate_content_length(),
+            "duration_ms": round((time.perf_counter() - values.started) * 1_000, 3),
+            "client.address": asked.remote_addr,
+        }
+        if "db_pool_wait_ms" in values:
+            attributes["db_pool_wait_ms"] = round(values.db_pool_wait_ms, 3)
+        emit("INFO", "access", f"{asked.method} {route} {response.status_code}", attributes)
+    return response
+
+
+def _current(proxy: Any) -> Any:
+    """What a proxy of Flask's stands for at the moment: each look through one costs more than a field of the line."""
+    return proxy._get_current_object()  # noqa: SLF001 - https://werkzeug.palletsprojects.com/en/stable/local/
+
+
+class Handler(logging.Handler):
+    """Events from Python's log records."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, with the exception and the request that it belongs to."""
+        attributes = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if has_request_context():
+            attributes = {"request_id": g.get("request_id"), **g.get("trace", {}), **attributes}
+        if record.exc_info and record.exc_info[1]:
+            error = record.exc_info[1]
+            attributes["exception.type"] = type(error).__qualname__
+            attributes["exception.message"] = _text(error)
+            attributes["exception.stacktrace"] = logging.Formatter().formatException(record.exc_info)
+        try:
+            body = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit their message, or cannot be shown
+            body = _text(record.msg)
+        emit(record.levelname, record.name, body, attributes)
+
+
+class _Stream(io.TextIOBase):
+    """A stand-in for `sys.stdout` and `sys.stderr`: what is printed there by others becomes events."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")  # `print` writes each of its arguments by itself
+        if len(self._rest) >= MAX_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = ""
+        for line in lines:
+            if line.strip():
+                self._logger.warning("%s", line)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._rest:
+            self.write("\n")
+
+
+class Stdout:
+    """File descriptor 1, written a line at a time and without waiting for long."""
+
+    fd = 1
+    jammed = False
+    dropped = 0
+
+    def open(self) -> None:
+        """Use a pipe without blocking. It is opened anew, since the flag would reach whoever else holds the pipe."""
+        if self.fd == 1 and stat.S_ISFIFO(os.fstat(1).st_mode):
+            try:
+                self.fd = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:  # no such folder (macOS), or not ours to open: then a stopped reader stops the writer
+                self.fd = 1
+
+    def write(self, line: bytes) -> None:
+        """Write one line, or count it as dropped. Says how many were, once lines pass again."""
+        if self.dropped:
+            dropped, self.dropped = self.dropped, 0  # first of all: others may drop lines while this one waits
+            if not self._write(_line("WARNING", __name__, "log lines were dropped", {"dropped": dropped})):
+                self.dropped += dropped
+        if not self._write(line):
+            self.dropped += 1
+
+    def _write(self, line: bytes) -> bool:
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
+        while True:
+            try:
+                while line:  # a pipe takes all or nothing, a file or a terminal may take a part
+                    line = line[os.write(self.fd, line) :]
+            except OSError as error:
+                if error.errno != errno.EAGAIN or self.jammed or time.monotonic() > deadline:
+                    self.jammed = True  # the reader has gone, or sleeps: from now on nobody waits for it
+                    return False
+                time.sleep(0.005)
+            else:
+                self.jammed = False
+                return True
+
+
+stdout = Stdout()
+
+
+def _dump(value: Any) -> bytes:
+    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """`value` with everything that JSON cannot say replaced by text."""
+    if isinstance(value, Mapping) and depth < MAX_DEPTH:
+        return {_text(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, int) and -(2**63) <= value < 2**64:  # what orjson takes
+        return value
+    return value if value is None or isinstance(value, float) else _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value).encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 - a value that cannot even be shown must not cost the line
+        return f"<{type(value).__qualname__}>"
+
+
+def _shorten(event: dict[str, Any]) -> bytes:
+    """The event with its longest texts cut in half until it fits. Of a stack trace the end stays, else the start."""
+    event = {
+        key[:100]: value if isinstance(value, int | float | None) else _text(value) for key, value in event.items()
+    }
+    while len(line := _dump(event)) >= MAX_LINE_BYTES:
+        key = max(event, key=lambda name: len(str(event[name])))
+        text = str(event[key])
+        half = len(text) // 2
+        if half < 32:  # noqa: PLR2004 - many small attributes: the last ones go
+            event.popitem()
+        else:
+            event[key] = f"…{text[-half:]}" if key == "exception.stacktrace" else f"{text[:half]}…"
+    return line
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt):
+        logging.critical("uncaught exception", exc_info=(kind, error or kind(), trace))

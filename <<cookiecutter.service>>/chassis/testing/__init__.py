@@ -1,0 +1,1 @@
+"""What tests of the service and of the chassis share: a database, an application, and real server processes."""

@@ -1,0 +1,82 @@
+"""The image of the service, and a network with its PostgreSQL, for the tests that run it as production does."""
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from chassis.dev import postgres
+from chassis.testing.process import wait_until
+
+needed = pytest.mark.skipif(
+    not postgres.docker_answers() and "CI" not in os.environ,  # there it must not be missed
+    reason="no Docker engine answers here",
+)
+"""The mark of a test that needs Docker."""
+
+HARDENED = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+
+PASSWORD = "only-for-this-test"  # noqa: S105 - of a database that lives as long as the test
+URL = f"DATABASE_URL=postgresql://postgres:{PASSWORD}@postgres.internal/postgres"
+
+
+def docker(*arguments: str) -> str:
+    """The output of a Docker command that succeeds."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=600)  # noqa: S607
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout.strip()
+
+
+@contextmanager
+def image(*arguments: str) -> Iterator[str]:
+    """The image of this folder, built as release `build-42`, and with further build arguments."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    built = [f"--build-arg={argument}" for argument in ("RELEASE=build-42", "REVISION=abc", *arguments)]
+    docker("build", "--quiet", "--tag", name, *built, ".")
+    try:
+        yield name
+    finally:
+        docker("image", "rm", "--force", name)
+
+
+@contextmanager
+def network() -> Iterator[str]:
+    """A network in which PostgreSQL is known as `postgres.internal`."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    docker("network", "create", name)
+    try:
+        server = docker(
+            *("run", "--detach", "--rm", f"--network={name}", "--network-alias=postgres.internal"),
+            *(f"--env=POSTGRES_PASSWORD={PASSWORD}", postgres.IMAGE),
+        )
+        try:
+            wait_until(lambda: "ready for start up" in docker("logs", server), 60)
+            ask = "pg_isready -h 127.0.0.1 || true"
+            wait_until(lambda: docker("exec", server, "sh", "-c", ask).endswith("accepting connections"))
+            yield name
+        finally:
+            docker("rm", "--force", "--volumes", server)
+    finally:
+        docker("network", "rm", name)
+
+
+@contextmanager
+def running(image: str, network: str, *options: str) -> Iterator[str]:
+    """The id of a container that serves, hardened as in production, with `options` of `docker run` besides."""
+    where = [f"--network={network}", f"--env={URL}"]
+    docker("run", "--rm", *where, *HARDENED, image, "python", "-m", "service.admin", "migrate")
+    container = docker("run", "--detach", *where, *HARDENED, *options, image)
+    try:
+        wait_until(lambda: '"ready"' in docker("logs", container))
+        yield container
+    finally:
+        docker("rm", "--force", "--volumes", container)
+
+
+def address(container: str) -> tuple[str, int]:
+    """The host and the port where a container with a published port is reached."""
+    host, _, port = docker("port", container, "8000/tcp").splitlines()[0].rpartition(":")
+    return host, int(port)

@@ -1,0 +1,40 @@
+"""The fixtures of the chassis's own tests, on the probes' service, and the table of the twelve factors."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chassis.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by their names
+from chassis.tests.probe import PACKAGE
+
+
+@pytest.fixture(scope="session")
+def package() -> str:
+    """Return the name of the package whose service is tested."""
+    return PACKAGE
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of the twelve factors, after `make factors`: law, what was done, what was measured, held or broken."""
+    readme = Path("README.md").read_text(encoding="utf-8")
+    laws = {
+        numeral: (name, law)
+        for numeral, name, law in re.findall(r"^\| ([IVX]+) (.+?) \| (.+?) \|", readme, re.MULTILINE)
+    }
+    proofs: dict[str, tuple[list[str], list[str]]] = {}
+    for outcome in ("passed", "failed", "skipped", "error"):
+        for report in terminalreporter.getreports(outcome):
+            if "test_factors.py::" in report.nodeid and (report.when == "call" or outcome != "passed"):
+                numeral = report.nodeid.rpartition("::test_")[2].split("_")[0].upper()
+                outcomes, figures = proofs.setdefault(numeral, ([], []))
+                outcomes.append(outcome)
+                figures += [f"{done}: {measured}" for _, (_, done, measured) in report.user_properties]
+    if proofs:
+        terminalreporter.section("the twelve factors")
+    for numeral, (outcomes, figures) in sorted(proofs.items(), key=lambda item: list(laws).index(item[0])):
+        verdict = "BROKEN" if {"failed", "error"} & set(outcomes) else "held" if "passed" in outcomes else "skipped"
+        name, law = laws[numeral]
+        terminalreporter.line(f"{verdict:<7} {numeral:>4} {name}: {law}")
+        for figure in figures:
+            terminalreporter.line(f"{'':12} {figure}")

@@ -1,0 +1,6 @@
+"""A tiny service that proves the chassis: it has one resource, which stays as it is whatever a team builds."""
+
+from pathlib import Path
+
+PACKAGE = __name__
+MIGRATIONS = Path(__file__).parent / "migrations"

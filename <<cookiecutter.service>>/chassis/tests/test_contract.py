@@ -1,0 +1,400 @@
+"""The contract: that it is complete and true, that clients can be made from it, that it is kept, and its page."""
+
+import copy
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+from flask.testing import FlaskClient
+from flask_openapi3 import OpenAPI
+from openapi_schema_validator import OAS31Validator, oas31_format_checker
+from openapi_spec_validator import validate
+from psycopg import Connection
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support import expected_conditions
+from selenium.webdriver.support.wait import WebDriverWait
+
+from chassis import config, server
+from chassis.dev import contract
+from chassis.dev.contract import Node
+from chassis.testing.process import BIN, environment
+from chassis.tests.probe import api
+from chassis.tests.probe.app import create_app
+from chassis.tests.probe.process import Gunicorn
+
+
+def test_it_is_valid_openapi_3_1_and_has_every_route_with_its_statuses(app: OpenAPI, client: FlaskClient) -> None:
+    served = client.get("/openapi.json").get_json()
+    validate(served)
+    assert served["openapi"].startswith("3.1")
+    statuses = {
+        operation["operationId"]: set(operation["responses"])
+        for methods in served["paths"].values()
+        for operation in methods.values()
+    }
+    of_any_request = {"400", "405", "408", "414", "417", "431", "500", "501"}
+    assert all(of_any_request <= answers for answers in statuses.values())
+    assert {name: answers - of_any_request for name, answers in statuses.items()} == {
+        "createProbe": {"201", "413", "415", "503"},
+        "listProbes": {"200", "503"},
+        "putProbe": {"200", "201", "413", "415", "503"},
+        "getProbe": {"200", "404", "503"},
+        "deleteProbe": {"204", "503"},
+        "getLiveness": {"200"},
+        "getReadiness": {"200", "503"},
+        "getVersion": {"200"},
+        "getContract": {"200"},
+    }
+    described = {(path, method.upper()) for path, item in served["paths"].items() for method in item}
+    rules = {(rule.rule, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()}
+    assert {(re.sub(r"<(\w+)>", r"{\1}", path), method) for path, method in rules if method in METHODS} == described
+
+
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+"""HEAD and OPTIONS are Flask's, on every path."""
+
+
+def test_it_has_what_the_server_answers_by_itself(client: FlaskClient) -> None:
+    described = client.get("/openapi.json").get_json()["paths"]["/livez"]["get"]["responses"]
+    never = 403  # of a protocol that is off: a proxy's own
+    assert {str(status) for status in server.STATUSES.values() if status != never} <= set(described)
+
+
+def test_it_says_the_limits_that_are_enforced(client: FlaskClient) -> None:
+    served = client.get("/openapi.json").get_json()
+    body = served["components"]["schemas"]["NewProbe"]
+    text = body["properties"]["text"]
+    assert (text["minLength"], text["maxLength"], body["additionalProperties"]) == (1, 10_000, False)
+    [limit, _after] = (parameter["schema"] for parameter in served["paths"]["/probes"]["get"]["parameters"])
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 100, 20)
+    note = served["components"]["schemas"]["Probe"]
+    assert set(note["properties"]) == {field.name for field in dataclasses.fields(api.Probe)}
+
+
+def test_it_says_what_refusals_tell_in_their_headers(client: FlaskClient) -> None:
+    answers = client.get("/openapi.json").get_json()["components"]["responses"]
+    told = {name: set(answer["headers"]) for name, answer in answers.items() if "headers" in answer}
+    assert told == {
+        "Unauthorized": {"WWW-Authenticate"},
+        "MethodNotAllowed": {"Allow"},
+        "ServiceUnavailable": {"Retry-After"},
+    }
+
+
+def bodies(node: Any) -> Iterator[Node]:
+    """Each description of a body, and each parameter, that is somewhere in `node`."""
+    if isinstance(node, dict) and "schema" in node:
+        yield node
+    elif isinstance(node, dict | list):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from bodies(inner)
+
+
+def test_every_body_has_an_example_and_every_example_is_valid(client: FlaskClient) -> None:
+    served = client.get("/openapi.json").get_json()
+    contents = [content for node in described_contents(served) for content in node.values()]
+    assert len(contents) > 20
+    assert all("example" in content for content in contents)
+    for described in bodies(served):
+        schema = described["schema"] | {"components": served["components"]}
+        for example in [node["example"] for node in (described, described["schema"]) if "example" in node]:
+            OAS31Validator(schema, format_checker=oas31_format_checker).validate(example)
+
+
+def described_contents(node: Any) -> Iterator[Node]:
+    """Each `content` that is somewhere in `node`."""
+    for name, inner in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if name == "content":
+            yield inner
+        else:
+            yield from described_contents(inner)
+
+
+def test_what_the_example_asks_for_is_answered_like_the_example(client: FlaskClient, conn: Connection) -> None:
+    operation = client.get("/openapi.json").get_json()["paths"]["/probes"]["post"]
+    asked = operation["requestBody"]["content"]["application/json"]["example"]
+    answered = operation["responses"]["201"]["content"]["application/json"]["example"]
+    created = client.post("/probes", json=asked).get_json()
+    assert created.keys() == answered.keys()
+    assert conn.execute("SELECT text FROM probes").fetchall() == [(answered["text"],)]
+
+
+def test_under_a_prefix_it_has_the_paths_that_the_balancer_routes(settings: config.Config) -> None:
+    prefixed = create_app(dataclasses.replace(settings, url_prefix="/api/orders")).test_client()
+    served = prefixed.get("/api/orders/openapi.json").get_json()
+    assert set(served["paths"]) == {f"/api/orders{path}" for path in contract.now()["paths"]}
+
+
+def test_the_committed_contract_is_the_one_that_is_served() -> None:
+    served = contract.now()
+    if served != json.loads(contract.COPY.read_text(encoding="utf-8")):
+        said = contract.verdict(contract.committed(), served)
+        pytest.fail(f"{said} `make contract` renews {contract.COPY}.", pytrace=False)
+
+
+def changed(*path: Any, to: Any = None) -> Callable[[Node], Node]:
+    """A change of a contract: what lies at `path` becomes `to`, or goes."""
+
+    def change(whole: Node) -> Node:
+        whole = copy.deepcopy(whole)
+        node = functools.reduce(lambda inner, name: inner[name], path[:-1], whole)
+        if to is None:
+            del node[path[-1]]
+        else:
+            node[path[-1]] = to
+        return whole
+
+    return change
+
+
+LIST, ONE = ("paths", "/probes"), ("paths", "/probes/{probe_id}")
+SCHEMA, SCHEMAS = ("content", "application/json", "schema"), ("components", "schemas")
+BODY, KEPT = (*SCHEMAS, "NewProbe"), (*SCHEMAS, "Probe")
+TEXT = (*BODY, "properties", "text")
+LIMIT = (*LIST, "get", "parameters", 0)
+OTHER = {"in": "header", "name": "Mood", "required": True, "schema": {"type": "string"}}
+WORD, REFERENCE = {"type": "string"}, {"$ref": "#/components/schemas/Probe"}
+UNKNOWN = {"description": "Accepted"}
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        (changed(*ONE), "GET /probes/{probe_id} is gone"),
+        (changed(*ONE, "delete"), "DELETE /probes/{probe_id} is gone"),
+        (changed(*LIST, "post", "operationId", to="addProbe"), "POST /probes: createProbe is called addProbe"),
+        (changed(*LIST, "get", "security", to=[{"token": []}]), "GET /probes wants other credentials"),
+        (changed(*LIMIT), "GET /probes: parameter limit is gone"),
+        (changed(*LIMIT, "required", to=True), "GET /probes: parameter limit is required"),
+        (changed(*LIMIT, to=OTHER), "GET /probes: parameter Mood is required"),
+        (changed(*LIMIT, "schema", "maximum", to=50), "GET /probes: limit: maximum 50 now"),
+        (changed(*LIMIT, "schema", "type", to="string"), "GET /probes: limit: type is string"),
+        (changed(*ONE, "get", "responses", "404"), "GET /probes/{probe_id} 404 is gone"),
+        (changed(*LIST, "post", "responses", "202", to=UNKNOWN), "POST /probes 202 is new"),
+        (changed(*LIST, "post", "responses", "201", "headers"), "POST /probes 201: header Location is gone"),
+        (changed(*LIST, "post", "responses", "201", "content"), "POST /probes 201: application/json is gone"),
+        (changed(*LIST, "post", "responses", "201", *SCHEMA, to=WORD), "POST /probes 201: type was object"),
+        (changed(*LIST, "post", "requestBody", *SCHEMA, to=WORD), "POST /probes: body: type is string"),
+        (changed("components", "responses", "NotFound", "content"), "application/problem+json is gone"),
+        (changed(*TEXT, "maxLength", to=5_000), "POST /probes: body.text: maxLength 5000 now"),
+        (changed(*TEXT, "minLength", to=2), "POST /probes: body.text: minLength 2 now"),
+        (changed(*TEXT, "pattern", to="^a"), "POST /probes: body.text: pattern ^a now"),
+        (changed(*TEXT, "enum", to=["a", "b"]), 'POST /probes: body.text: only "a", "b" now'),
+        (changed(*TEXT, "type", to="integer"), "POST /probes: body.text: type is integer"),
+        (changed(*BODY, "required", to=["text", "colour"]), "POST /probes: body: field colour is required"),
+        (changed(*BODY, "properties", to={"words": {}}), "POST /probes: body: field text is refused"),
+        (changed(*SCHEMAS, "Page", "properties", "next"), "GET /probes 200: field next is gone"),
+        (changed(*SCHEMAS, "Page", "required", to=["items"]), "GET /probes 200: field next may be missing"),
+        (changed(*SCHEMAS, "Problem", "properties", "detail"), "field detail is gone"),
+        (changed(*KEPT, "properties", "text", "type", to="number"), "type was string"),
+        (changed(*KEPT, "properties", "id", "format"), "format uuid before"),
+        (changed(*KEPT, "properties", "text", "anyOf", to=[{"type": "string"}, {"type": "null"}]), "type was string"),
+        (changed(*SCHEMAS, "Alive", "properties", "status", "const", to="well"), 'only "alive" before'),
+    ],
+)
+def test_a_change_that_breaks_clients_is_called_so_in_one_line(change: Callable[[Node], Node], broken: str) -> None:
+    old = contract.now()
+    said = contract.verdict(old, change(old))
+    assert said.startswith("The contract has changed and BREAKS CLIENTS: ")
+    assert broken in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed("paths", "/colours", to={"get": {"operationId": "listColours", "responses": {}}}),
+        changed(*LIMIT, "description", to="How many."),
+        changed(*LIST, "get", "security", to=[]),
+        changed(*LIST, "post", "responses", "429", to={"$ref": "#/components/responses/ServiceUnavailable"}),
+        changed(*LIMIT, "schema", "maximum", to=1_000),
+        changed(*TEXT, "maxLength", to=20_000),
+        changed(*TEXT, "pattern"),
+        changed(*TEXT, "type", to=["string", "null"]),
+        changed(*BODY, "properties", "colour", to=WORD),
+        changed(*BODY, "required", to=[]),
+        changed(*BODY, "additionalProperties"),
+        changed(*KEPT, "properties", "colour", to=WORD),
+        changed(*KEPT, "properties", "text", "maxLength", to=10_000),
+        changed(*KEPT, "description", to="Words."),
+        changed(*SCHEMAS, "Page", "properties", "next", "anyOf", to=[{"type": "string"}]),
+    ],
+)
+def test_a_change_that_breaks_nobody_is_called_so(change: Callable[[Node], Node]) -> None:
+    old = contract.now()
+    assert contract.verdict(old, change(old)) == "The contract has changed and breaks no client."
+
+
+def test_what_several_operations_share_is_said_once() -> None:
+    old = contract.now()
+    said = contract.verdict(old, changed("components", "responses", "ServiceUnavailable", "headers")(old))
+    assert said == "The contract has changed and BREAKS CLIENTS: GET /probes 503: header Retry-After is gone."
+
+
+def test_what_breaks_one_way_does_not_break_the_other_way() -> None:
+    old = contract.now()
+    stricter = changed(*TEXT, "maxLength", to=5_000)(old)
+    assert "BREAKS" in contract.verdict(old, stricter)
+    assert "BREAKS" not in contract.verdict(stricter, old)
+
+
+def test_a_body_that_may_no_longer_have_other_fields_breaks_clients() -> None:
+    new = contract.now()
+    old = changed(*BODY, "additionalProperties")(new)
+    assert "POST /probes: body: other fields are refused" in contract.verdict(old, new)
+
+
+def test_the_values_of_a_mapping_are_compared() -> None:
+    mapping = (*SCHEMAS, "Contract", "additionalProperties")
+    old, new = (changed(*mapping, to={"type": kind})(contract.now()) for kind in ("string", "integer"))
+    assert "GET /openapi.json 200.*: type was string" in contract.verdict(old, new)
+
+
+@pytest.mark.parametrize("answers", [{"type": "array", "items": REFERENCE}, {"anyOf": [REFERENCE, {"type": "null"}]}])
+def test_a_schema_that_contains_itself_is_compared(answers: Node) -> None:
+    old = changed(*KEPT, "properties", "answers", to=answers)(contract.now())
+    assert contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old)).count("text") == 1
+
+
+def test_what_is_no_fault_as_one_of_several_is_one_elsewhere() -> None:
+    loose = {"description": "OK", "content": {"application/json": {"schema": {"anyOf": [REFERENCE, {}]}}}}
+    old = contract.now()
+    old["paths"] = {"/any": {"get": {"operationId": "getAny", "responses": {"200": loose}}}, **old["paths"]}
+    said = contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old))
+    assert said.endswith("BREAKS CLIENTS: GET /probes 200.items[].text: type was string.")
+
+
+def test_a_generated_client_creates_reads_lists_and_deletes(
+    gunicorn: Gunicorn, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn.execute("SELECT 1")  # on an empty table
+    (tmp_path / "openapi.json").write_text(gunicorn.get("/openapi.json").text)
+    done = subprocess.run(
+        [
+            *(BIN / "openapi-python-client", "generate", "--path", tmp_path / "openapi.json"),
+            *("--meta", "none", "--output-path", tmp_path / "generated", "--fail-on-warning"),
+        ],
+        env=environment(PATH=f"{BIN}:{os.environ['PATH']}"),  # it puts its work into shape with ruff
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    made, models = importlib.import_module("generated"), importlib.import_module("generated.models")
+
+    def call(operation: str) -> Any:
+        return importlib.import_module(f"generated.api.probes.{operation}").sync_detailed
+
+    with made.Client(gunicorn.url, raise_on_unexpected_status=True, httpx_args={"trust_env": False}) as client:
+        note = call("create_probe")(client=client, body=models.NewProbe(text="hello")).parsed
+        assert isinstance(note, models.Probe)
+        assert call("get_probe")(note.id, client=client).parsed == note
+        page = call("list_probes")(client=client, limit=1).parsed
+        assert isinstance(page, models.Page)
+        assert (page.items, page.next_) == ([note], None)
+        assert call("delete_probe")(note.id, client=client).status_code == 204
+        problem = call("get_probe")(note.id, client=client).parsed
+        assert isinstance(problem, models.Problem)
+        assert problem.status == 404
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/start.js", "/docs/assets/js/swagger-ui-bundle.js"])
+def test_there_is_no_page_unless_it_is_asked_for(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(("docs", "imported"), [("false", "False"), ("true", "True")])
+def test_nothing_of_the_page_is_imported_unless_it_is_asked_for(docs: str, imported: str) -> None:
+    program = "import sys, service.app as it; it.create_app(); print('flask_openapi3_swagger' in sys.modules)"
+    env = environment(DATABASE_URL="postgresql://nobody@nowhere/nothing", DOCS=docs)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == imported
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/orders"])
+def test_the_page_finds_all_that_it_needs_under_its_own_path(settings: config.Config, prefix: str) -> None:
+    client = create_app(dataclasses.replace(settings, docs=True, url_prefix=prefix)).test_client()
+    page = client.get(f"{prefix}/docs")
+    assert (page.status_code, page.content_type) == (200, "text/html; charset=utf-8")
+    wanted = [*re.findall(r'(?:href|src)="([^"]+)"', page.text), "openapi.json"]
+    assert len(wanted) == 5
+    for name in wanted:
+        with client.get(urljoin(f"{prefix}/docs", name)) as answer:
+            assert answer.status_code == 200, name
+
+
+def test_the_page_may_load_only_from_here_and_run_nothing_inline(settings: config.Config) -> None:
+    answer = create_app(dataclasses.replace(settings, docs=True)).test_client().get("/docs")
+    policy = dict(directive.split(" ", 1) for directive in answer.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert {source for sources in policy.values() for source in sources.split()} == {"'none'", "'self'", "data:"}
+    assert policy["script-src"] == "'self'"
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    """A headless Chromium that notes what its pages ask for and complain of."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    # Without its sandbox, which root and many containers cannot have: it opens our own page only.
+    for argument in ("--headless", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=960,1500"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(DRIVER)) as driver:
+        yield driver
+
+
+@pytest.mark.skipif(
+    not (CHROMIUM and DRIVER) and "CI" not in os.environ,  # there it must not be missed
+    reason="there is no Chromium here, or no chromedriver",
+)
+def test_a_request_is_tried_out_on_the_page(
+    browser: webdriver.Chrome, processes: Any, database_url: str, tmp_path: Path
+) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DOCS="true"))
+    wait = WebDriverWait(browser, 30)
+
+    def click(selector: str) -> None:
+        found = wait.until(expected_conditions.element_to_be_clickable((By.CSS_SELECTOR, selector)))
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        found.click()
+
+    browser.get(f"{server.url}/docs")
+    create = "#operations-probes-createProbe"
+    click(f"{create} .opblock-summary-control")
+    click(f"{create} .try-out__btn")
+    click(f"{create} .execute")
+    answer = (By.CSS_SELECTOR, f"{create} .live-responses-table .response")
+    shown = wait.until(expected_conditions.visibility_of_element_located(answer))
+    assert shown.text.startswith("201")
+    assert '"text": "hello"' in shown.text
+    assert server.wait_for("POST /probes 201")["http.response.status_code"] == 201
+    browser.execute_script("arguments[0].scrollIntoView()", browser.find_element(By.CSS_SELECTOR, create))
+    browser.save_screenshot(os.environ.get("SCREENSHOT", str(tmp_path / "docs.png")))
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+    assert f"{server.url}/probes" in asked
+    assert [url for url in asked if not url.startswith((f"{server.url}/", "data:"))] == []
+    assert browser.get_log("browser") == []
+
+    inline = "const it = document.createElement('script'); it.text = 'window.ran = true'; document.body.append(it);"
+    assert browser.execute_script(f"{inline} return window.ran") is None
+    [complaint] = browser.get_log("browser")
+    assert "Content Security Policy" in complaint["message"]

@@ -1,0 +1,110 @@
+"""Factor IX: what SIGTERM does to a running service."""
+
+import os
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chassis.tests.probe.process import Gunicorn
+
+if TYPE_CHECKING:
+    import httpx
+
+DRAIN_SECONDS = 1
+
+
+@pytest.fixture
+def server(database_url: str, processes: ExitStack) -> Gunicorn:
+    """A service that a test may stop."""
+    return processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=DRAIN_SECONDS))
+
+
+def test_a_draining_service_serves_closes_connections_and_fails_readiness(server: Gunicorn) -> None:
+    with server.client() as client:
+        assert client.get("/readyz").headers["connection"] == "keep-alive"
+        stopped = server.signal(signal.SIGTERM)
+        server.wait_for("draining")
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+        assert client.get("/livez").status_code == 200
+        assert client.get("/probes").status_code == 200  # a new connection
+    assert server.wait() == 0
+    assert time.monotonic() - stopped > DRAIN_SECONDS
+
+
+def test_idle_connections_do_not_delay_the_stop(server: Gunicorn) -> None:
+    with server.client() as client:
+        client.get("/livez")
+        stopped = server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert time.monotonic() - stopped < DRAIN_SECONDS + 10  # half of the time that requests in flight have
+
+
+def test_a_second_sigterm_ends_the_drain(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=60))
+    server.signal(signal.SIGTERM)
+    server.wait_for("draining")
+    server.signal(signal.SIGTERM)
+    assert server.wait(seconds=20) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT])
+def test_an_interrupt_ends_the_service_at_once(server: Gunicorn, signum: int) -> None:
+    server.signal(signum)
+    assert server.wait(seconds=20) == 0
+    assert "draining" not in [event["body"] for event in server.events]
+
+
+def test_sigterm_for_the_whole_process_group_drains_all_the_same(server: Gunicorn) -> None:
+    server.wait_for("ready", count=2)
+    for pid in (*server.workers(), server.pid):
+        os.kill(pid, signal.SIGTERM)
+    server.wait_for("draining")
+    with server.client() as client:
+        assert client.get("/probes").status_code == 200
+    assert server.wait() == 0
+
+
+def test_a_request_that_outlasts_the_drain_is_finished(server: Gunicorn) -> None:
+    answers: list[httpx.Response] = []
+    may_end = threading.Event()
+
+    def slow_body() -> object:
+        yield b'{"text": "'
+        may_end.wait(20)
+        yield b'slow"}'
+
+    def post() -> None:
+        with server.client() as client:
+            answers.append(client.post("/probes", content=slow_body(), headers={"content-type": "application/json"}))  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    server.signal(signal.SIGTERM)
+    server.wait_for("Handling signal: term")  # the drain is over
+    may_end.set()
+    thread.join()
+    assert [answer.status_code for answer in answers] == [201]
+    assert server.wait() == 0
+
+
+def test_no_drain_is_a_stop_at_once(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=0))
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "draining" not in [event["body"] for event in server.events]
+
+
+def test_a_reload_brings_new_workers_and_ends_the_old_ones(server: Gunicorn) -> None:
+    server.wait_for("ready", count=2)
+    before = set(server.workers())
+    server.signal(signal.SIGHUP)
+    server.wait_for("ready", count=4)
+    for pid in before:
+        server.wait_for(f"Worker exiting (pid: {pid})")
+    with server.client() as client:
+        assert client.get("/probes").status_code == 200
