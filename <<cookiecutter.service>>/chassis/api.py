@@ -47,7 +47,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class Model(BaseModel):
     """The base of the models of request bodies and queries. A field that is not declared is refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class PageQuery(Model):

@@ -247,13 +247,14 @@ def _answer(
 def _own_operation(settings: Config) -> dict[str, Any]:
     """Describe the operation that returns the contract."""
     schema = {"type": "object", "additionalProperties": True}
+    example = {"openapi": "3.1.0", "info": {"title": settings.service, "version": VERSION}, "paths": {}}
     refused = {*TO_ANY_REQUEST, *({401} if settings.jwks_url else ())}
     return {
         "operationId": "getContract",
         "summary": "Return this contract.",
         "tags": ["contract"],
         "responses": {
-            "200": {"description": "OK", "content": {"application/json": {"schema": schema}}},
+            "200": {"description": "OK", "content": _content(schema, example)},
             **{str(each): {"$ref": f"#/components/responses/{_name(each)}"} for each in sorted(refused)},
         },
     }

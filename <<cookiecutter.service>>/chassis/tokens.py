@@ -47,7 +47,7 @@ def register(app: Flask, settings: Config) -> None:
     probes = health.paths(settings)
 
     def check() -> Response | None:
-        if request.path in probes:
+        if request.url_rule and request.path in probes:
             return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -77,7 +77,7 @@ def register(app: Flask, settings: Config) -> None:
     probes = health.paths(settings)
 
     def check() -> Response | None:
-        if request.path in probes:
+        if request.url_rule and request.path in probes:
             return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -95,9 +95,6 @@ def register(app: Flask, settings: Config) -> None:
         return None
 
     app.before_request(check)
-    app.security_schemes = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
-    app.openapi_extensions["security"] = [{"token": []}]
-    app.responses["401"] = contract.problems(401)[401]
 
 
 class Keys:

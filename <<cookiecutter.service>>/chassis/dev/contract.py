@@ -4,14 +4,13 @@
 """
 
 import functools
+import importlib
 import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
-
-from service.app import create_app
 
 COPY = Path("docs/openapi.json")
 Node = dict[str, Any]
@@ -23,10 +22,11 @@ WORDS = {"title", "description", "default", "example", "examples", "deprecated"}
 """They promise nothing."""
 
 
-def now() -> Node:
-    """The contract as it is served with the defaults, whatever the environment says."""
+def now(package: str = "service") -> Node:
+    """Return the contract of a service as it is served with the defaults, whatever the environment says."""
     with mock.patch.dict("os.environ", {"DATABASE_URL": "postgresql://nobody@nowhere/nothing"}, clear=True):
-        return dict(json.loads(json.dumps(create_app().api_doc)))
+        app = importlib.import_module(f"{package}.app").create_app()
+    return dict(json.loads(json.dumps(app.extensions["contract"])))
 
 
 def committed() -> Node:

@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
-from flask_openapi3 import OpenAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -201,7 +201,7 @@ def test_the_trace_of_the_caller_is_taken_over(
     assert {name: event[name] for name in ("trace_id", "span_id") if name in event} == trace
 
 
-def test_what_a_request_logs_carries_its_id(app: OpenAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_request_logs_carries_its_id(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[bytes] = []
     monkeypatch.setattr(logs.stdout, "write", lines.append)
     with app.test_request_context(headers={"X-Request-ID": "mine"}):

@@ -98,9 +98,3 @@ def test_a_second_migrator_waits_for_the_first_and_gives_up(
             migrations.apply(empty, folder)
         other.execute("SELECT pg_advisory_unlock(%s)", [migrations.LOCK])
         assert len(migrations.apply(empty, folder)) == 2
-
-
-def test_the_services_own_files_are_named_by_number() -> None:
-    names = sorted(path.name for path in migrations.FOLDER.glob("*.sql"))
-    assert names
-    assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from chassis import logs
-from chassis.testing.process import BIN, environment, free_port, wait_until
+from chassis.testing.process import environment, free_port, wait_until
 from chassis.tests.faults.load import Load
 from chassis.tests.probe import PACKAGE
 
