@@ -233,7 +233,7 @@ def _answer(
     if model is None:
         return described
     example = _example(blueprint, model)
-    headers = HEADERS.get(status, {})
+    headers: dict[str, Any] = dict(HEADERS.get(status, {}))
     if _is_page(model):
         headers = LINK
         item = _example(blueprint, model.__args__[0])

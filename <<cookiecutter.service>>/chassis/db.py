@@ -101,7 +101,9 @@ def close_pool(app: Flask) -> None:
 
 @contextmanager
 def connection() -> Iterator[Connection[Any]]:
-    """A connection for one unit of work. Each statement is a transaction, unless `conn.transaction()` spans several.
+    """Lend a connection for one unit of work.
+
+    Each statement is a transaction of its own, unless `conn.transaction()` spans several.
 
     Raises:
         psycopg.OperationalError: none can be had within `DATABASE_TIMEOUT_SECONDS`, or too many wait for one already.

@@ -60,7 +60,7 @@ class Edge:
 
 
 def last_address(forwarded: str) -> str | None:
-    """The last entry of `X-Forwarded-For`, which the balancer wrote, or `None` if that is no address.
+    """Return the last entry of `X-Forwarded-For`, which the balancer wrote, or `None` if that is no address.
 
     Those before it are the client's own words. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
     """

@@ -74,8 +74,10 @@ def speed_up_server() -> None:
     from gunicorn import util  # noqa: PLC0415 - not before the configuration was checked, see web.py
     from gunicorn.http import wsgi  # noqa: PLC0415
 
-    class JoinedResponse(wsgi.Response):  # type: ignore[misc] # gunicorn has no types
+    class JoinedResponse(wsgi.Response):
         """A response whose head leaves together with the first piece of its body, by one system call."""
+
+        sock: Any
 
         def write(self, arg: bytes) -> None:
             """Send a piece of the body, and before the first one the head."""

@@ -139,7 +139,7 @@ def _end(response: Response) -> Response:
 
 
 def _current(proxy: Any) -> Any:
-    """What a proxy of Flask's stands for at the moment: each look through one costs more than a field of the line."""
+    """Return the object behind a proxy of Flask: each access through the proxy costs more than a field of the line."""
     return proxy._get_current_object()  # noqa: SLF001 - https://werkzeug.palletsprojects.com/en/stable/local/
 
 
@@ -251,7 +251,7 @@ def _text(value: object) -> str:
 
 
 def _shorten(event: dict[str, Any]) -> bytes:
-    """The event with its longest texts cut in half until it fits. Of a stack trace the end stays, else the start."""
+    """Return the event as JSON, with its longest texts cut in half until it fits: a stack trace keeps its end."""
     event = {
         key[:100]: value if isinstance(value, int | float | None) else _text(value) for key, value in event.items()
     }

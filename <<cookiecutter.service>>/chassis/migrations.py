@@ -57,7 +57,7 @@ def apply(conn: Connection[Any], folder: Path) -> list[str]:
 
 
 def pending(conn: Connection[Any], folder: Path) -> list[str]:
-    """The names of the files that are not applied yet, in order.
+    """Return the names of the files that are not applied yet, in order.
 
     Raises:
         MigrationError: a file was edited after it was applied.

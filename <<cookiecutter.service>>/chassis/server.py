@@ -227,7 +227,7 @@ class Worker(GeventWorker):
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """The time in which a client may send the head of a request, `keepalive`; noted, so that a stop can end it."""
+        """Limit the time in which a client may send the head of a request to `keepalive`, so that a stop can end it."""
         with gevent.Timeout(self.cfg.keepalive, False) as limit:  # type: ignore[arg-type] # False: end silently
             greenlet = gevent.getcurrent()
             self.idle[greenlet] = limit

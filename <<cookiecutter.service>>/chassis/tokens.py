@@ -67,36 +67,6 @@ def register(app: Flask, settings: Config) -> None:
     app.before_request(check)
 
 
-class KeysUnavailableError(Exception):
-    """The issuer's keys cannot be had, so nobody can say whether a token is valid."""
-
-
-def register(app: Flask, settings: Config) -> None:
-    """Have `app` ask for a token before anything else, so also where there is no route, and say so in its contract."""
-    keys = Keys(settings.jwks_url)
-    probes = health.paths(settings)
-
-    def check() -> Response | None:
-        if request.url_rule and request.path in probes:
-            return None
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return _unauthorized("Bearer", "A token is needed, as in `Authorization: Bearer …`.")
-        try:
-            claims = _claims(token, keys, settings)
-        except jwt.InvalidTokenError as error:
-            return _unauthorized('Bearer error="invalid_token"', f"The token is not valid: {error}.")
-        except KeysUnavailableError:
-            response = errors.problem(503, "The service cannot verify tokens at the moment.")
-            response.headers["Retry-After"] = str(REFETCH_SECONDS)
-            return response
-        if "sub" in claims:
-            g.trace["enduser.id"] = claims["sub"]
-        return None
-
-    app.before_request(check)
-
-
 class Keys:
     """The keys that an issuer publishes at `url`, by their `kid`; fetched when needed, by the process that does."""
 
@@ -107,7 +77,7 @@ class Keys:
         self._turn = threading.Lock()
 
     def find(self, kid: str | None) -> jwt.PyJWK:
-        """The key of that name.
+        """Return the key of that name.
 
         Raises:
             jwt.InvalidTokenError: the issuer has no such key, as of `REFETCH_SECONDS` ago at most.
@@ -148,7 +118,7 @@ def _is_strong(key: jwt.PyJWK) -> bool:
 
 
 def _claims(token: str, keys: Keys, settings: Config) -> dict[str, Any]:
-    """What a token says, if all that we ask of it is so."""
+    """Return what a token says, if all that we ask of it is so."""
     key = keys.find(jwt.get_unverified_header(token).get("kid"))
     claims: dict[str, Any] = jwt.decode(
         token,

@@ -64,7 +64,7 @@ class Traces:
 
 
 def _traced(inner: Callable[..., Any], tracer: Tracer, untraced: frozenset[str]) -> Callable[..., Any]:
-    """The WSGI application `inner`, within a span that continues the caller's trace."""
+    """Return the WSGI application `inner`, within a span that continues the caller's trace."""
     headers = {field: f"HTTP_{field.upper().replace('-', '_')}" for field in propagate.get_global_textmap().fields}
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -106,7 +106,7 @@ def _end(response: Response) -> Response:
 
 
 def cursor(tracer: Tracer, database_url: str) -> type[psycopg.Cursor[Any]]:
-    """The cursor that traces what a request asks the database; the pool's own statements belong to none."""
+    """Return the cursor that traces what a request asks the database; the pool's own statements belong to none."""
     parameters = conninfo_to_dict(database_url)
     database = {
         "db.system.name": "postgresql",

@@ -32,7 +32,7 @@ BLOCKS = blocks()
 
 @pytest.fixture
 def _alone() -> Iterator[None]:
-    """The ports on the pages are what they are, so runs on one machine take turns."""
+    """Wait for its turn: the ports on the pages are what they are, so runs on one machine take turns."""
     with Path(tempfile.gettempdir(), f"experiments-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

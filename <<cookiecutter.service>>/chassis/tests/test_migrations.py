@@ -11,7 +11,7 @@ from chassis import migrations
 
 @pytest.fixture
 def empty(empty_database_url: str) -> Connection:
-    """A connection to a database with nothing in it."""
+    """Return a connection to a database with nothing in it."""
     return psycopg.connect(empty_database_url, autocommit=True)
 
 

@@ -59,12 +59,12 @@ def test_the_commands_over_a_log_say_what_is_in_it(gunicorn: Gunicorn, processes
 
 
 def counted(output: str) -> Counter[str]:
-    """What `uniq -c` counted."""
+    """Return what `uniq -c` counted."""
     return Counter({text: int(count) for count, text in (line.split(maxsplit=1) for line in output.splitlines())})
 
 
 def rows(output: str) -> list[list[Any]]:
-    """A table whose columns are tabs apart."""
+    """Return a table whose columns are tabs apart."""
     return [
         [float(cell) if re.fullmatch(r"[0-9.e-]+", cell) else cell for cell in line.split("\t")]
         for line in output.splitlines()
@@ -72,5 +72,5 @@ def rows(output: str) -> list[list[Any]]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The least value that so much of them does not exceed."""
+    """Return the least value that so much of them does not exceed."""
     return sorted(values)[math.ceil(len(values) * share) - 1]

@@ -40,7 +40,7 @@ SHARED = b"a secret that everybody knows, since it is published"
 
 
 def jwk(kid: str, key: Any, **members: str) -> dict[str, Any]:
-    """The public half of a key, as an issuer publishes it."""
+    """Return the public half of a key, as an issuer publishes it."""
     algorithm = jwt.get_algorithm_by_name({RSA: "RS256", WEAK: "RS256", ED: "EdDSA"}.get(key, "ES256"))
     return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, **members}
 
@@ -90,7 +90,7 @@ class Issuer:
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    """An issuer of one's own."""
+    """Return an issuer of one's own."""
     issuer = Issuer()
     with issuer.server as server:
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
@@ -101,20 +101,20 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def client(settings: config.Config, issuer: Issuer) -> FlaskClient:
-    """A client of a service that wants tokens."""
+    """Return a client of a service that wants tokens."""
     asking = {"jwks_url": issuer.url, "token_issuer": ISSUER, "token_audience": AUDIENCE, "url_prefix": "/api"}
     return create_app(dataclasses.replace(settings, **asking)).test_client()  # type: ignore[arg-type] # texts, all of them
 
 
 def token(kid: str | None = "ec", key: Any = EC, algorithm: str = "ES256", **changes: Any) -> str:
-    """A valid token, but for `changes` of its claims; `None` takes one away."""
+    """Return a valid token, but for `changes` of its claims; `None` takes one away."""
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-7", "exp": time.time() + DAY, **changes}
     headers = {"kid": kid} if kid else {}
     return jwt.encode({name: claim for name, claim in claims.items() if claim is not None}, key, algorithm, headers)
 
 
 def forged(sign: Callable[[bytes], bytes], **header: Any) -> str:
-    """What no library would make: valid claims under any header, signed in any way."""
+    """Return what no library would make: valid claims under any header, signed in any way."""
     claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + DAY}
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
     return b".".join([*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]).decode()
@@ -136,7 +136,7 @@ def pem(key: Any) -> bytes:
 
 
 def ask(client: FlaskClient, bearer: str, path: str = "/api/openapi.json") -> tuple[int, dict[str, Any]]:
-    """The status and the JSON of the answer to a request with a token."""
+    """Return the status and the JSON of the answer to a request with a token."""
     answer = client.get(path, headers={"Authorization": f"Bearer {bearer}"})
     return answer.status_code, answer.get_json()
 

@@ -63,7 +63,7 @@ class Collector:
         self._server.server_close()
 
     def spans(self) -> list[dict[str, Any]]:
-        """The spans so far, with ids as the log writes them."""
+        """Return the spans so far, with ids as the log writes them."""
         return [
             {
                 "name": span.name,
@@ -82,7 +82,7 @@ class Collector:
         ]
 
     def wait_for(self, trace_id: str, count: int = 1) -> list[dict[str, Any]]:
-        """The spans of a trace, the server's first, once so many have come."""
+        """Return the spans of a trace, the server's first, once so many have come."""
         wait_until(lambda: len([span for span in self.spans() if span["trace_id"] == trace_id]) >= count)
         return sorted(
             (span for span in self.spans() if span["trace_id"] == trace_id), key=lambda span: int(span["kind"])
@@ -91,14 +91,14 @@ class Collector:
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    """A collector that works."""
+    """Return a collector that works."""
     with Collector() as collector:
         yield collector
 
 
 @pytest.fixture(scope="module")
 def traced(collector: Collector, database_url: str) -> Iterator[Gunicorn]:
-    """A service whose spans reach the collector."""
+    """Return a service whose spans reach the collector."""
     variables: dict[str, Any] = {
         **SOON,
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
@@ -110,12 +110,12 @@ def traced(collector: Collector, database_url: str) -> Iterator[Gunicorn]:
 
 
 def lines(server: Gunicorn, **wanted: object) -> list[dict[str, Any]]:
-    """The events that have these attributes."""
+    """Return the events that have these attributes."""
     return [event for event in server.events if wanted.items() <= event.items()]
 
 
 def canonical(server: Gunicorn, request_id: str) -> dict[str, Any]:
-    """The canonical line of a request."""
+    """Return the canonical line of a request."""
     wait_until(lambda: lines(server, logger="access", request_id=request_id))
     [line] = lines(server, logger="access", request_id=request_id)
     return line
@@ -231,7 +231,7 @@ def test_spans_of_requests_in_flight_are_delivered_before_a_stop(
 
 @pytest.fixture(params=["dead", "hanging"])
 def useless(request: pytest.FixtureRequest, processes: ExitStack) -> str:
-    """The URL of a collector that takes nothing: its port is closed, or it accepts and never answers."""
+    """Return the URL of a collector that takes nothing: its port is closed, or it accepts and never answers."""
     if request.param == "dead":
         return f"http://127.0.0.1:{free_port()}"
     sock = processes.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -46,7 +46,7 @@ print(json.dumps({
 
 @pytest.fixture
 def container(image: str, network: str, processes: ExitStack) -> str:
-    """The service in a narrow container."""
+    """Return the service in a narrow container."""
     return processes.enter_context(containers.running(image, network, "--publish=127.0.0.1::8000", *NARROW))
 
 

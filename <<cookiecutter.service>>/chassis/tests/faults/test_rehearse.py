@@ -74,7 +74,7 @@ class Rehearsal:
         return status
 
     def events(self) -> list[str]:
-        """What was done so far, in its order."""
+        """Return what was done so far, in its order."""
         return re.findall(r"^ *[\d.]+ s  (\w+)", "\n".join(self.lines), re.MULTILINE)
 
     @property
@@ -90,14 +90,14 @@ class Rehearsal:
         return int(found[0]), int(found[1])
 
     def figures(self, pattern: str) -> list[int]:
-        """The numbers in the line that says how it ended."""
+        """Return the numbers in the line that says how it ended."""
         [last] = [line for line in self.lines if "as it should be" in line]
         found = re.fullmatch(f"as it should be: {pattern}; see .*", last)
         assert found, last
         return [int(number) for number in found.groups()]
 
     def left(self) -> str:
-        """What Docker still has of it."""
+        """Return what Docker still has of it."""
         found = ""
         for kind in ("container ls --all", "network ls", "volume ls", "image ls"):
             what = f"reference={self.name}" if kind == "image ls" else f"name={self.name}"
@@ -108,7 +108,7 @@ class Rehearsal:
 
 @contextmanager
 def rehearse(picture: Path, *variables: str) -> Iterator[Rehearsal]:
-    """A rehearsal that has ended, whatever happens in the block."""
+    """Return a rehearsal that has ended, whatever happens in the block."""
     rehearsal = Rehearsal(picture, *variables)
     try:
         yield rehearsal

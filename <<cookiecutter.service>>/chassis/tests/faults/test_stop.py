@@ -22,7 +22,7 @@ RESTARTS = 10
 
 
 def faults_of(load: Load) -> str:
-    """What went wrong, counted."""
+    """Return what went wrong, counted."""
     return str(Counter(f"{answer.status} {answer.fault}" for answer in load.failed).most_common(5))
 
 

@@ -51,7 +51,7 @@ for number in range(LINES):
 
 
 def strictly(line: bytes) -> dict[str, Any]:
-    """The event of a line, which holds no constants that JSON does not know."""
+    """Return the event of a line, which holds no constants that JSON does not know."""
     event: dict[str, Any] = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     return event
 
