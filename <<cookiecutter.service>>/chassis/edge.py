@@ -44,7 +44,7 @@ class Edge:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request; `REMOTE_ADDR` is the client's address, as far as that is known for certain.
 
-        The scheme is gunicorn's business, see `gunicorn.conf.py`, and the host is the one that the client asked for.
+        gunicorn sets the scheme, see `server.py`, and the host is the one that the client asked for.
         """
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
         if forwarded and self._is_trusted(environ["REMOTE_ADDR"]):

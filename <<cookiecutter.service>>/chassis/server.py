@@ -1,4 +1,6 @@
-"""gunicorn's gevent worker, with what it lacks: a quick stop, a limit on time, and errors as problem details.
+"""Factor VIII: concurrency. The web process is gunicorn with worker processes, and green threads in each of them.
+
+This is gunicorn's gevent worker, with what it lacks: a prompt stop, a request timeout, and errors as problem details.
 
 Green threads, because with a thread or a process per connection a hundred clients that send half a request each keep
 everybody else out.

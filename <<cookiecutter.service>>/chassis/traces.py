@@ -1,6 +1,6 @@
 """Traces, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set: a span for each request and each SQL statement, by OpenTelemetry.
 
-Only then does `gunicorn.conf.py` import this module: what it needs is in `requirements-traces.txt`. Sampling, headers,
+Only then does `app.py` import this module: what it needs is in `requirements-traces.txt`. Sampling, headers,
 time-outs, the size of the queue and more are the SDK's own variables.
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 

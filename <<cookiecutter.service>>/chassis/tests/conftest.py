@@ -1,10 +1,10 @@
 """The fixtures of the chassis's own tests, on the probes' service, and the table of the twelve factors."""
 
 import re
-from pathlib import Path
 
 import pytest
 
+import chassis
 from chassis.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by their names
 from chassis.tests.probe import PACKAGE
 
@@ -17,10 +17,9 @@ def package() -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of the twelve factors: law, what was done, what was measured, held or broken."""
-    readme = Path("README.md").read_text(encoding="utf-8")
     laws = {
         numeral: (name, law)
-        for numeral, name, law in re.findall(r"^\| ([IVX]+) (.+?) \| (.+?) \|", readme, re.MULTILINE)
+        for numeral, name, law in re.findall(r"^\| ([IVX]+) (.+?) \| (.+?) \|", chassis.__doc__ or "", re.MULTILINE)
     }
     proofs: dict[str, tuple[list[str], list[str]]] = {}
     for outcome in ("passed", "failed", "skipped", "error"):
