@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,22 @@ def image(*arguments: str) -> Iterator[str]:
 
 
 @contextmanager
+def extended(image: str, folder: Path, package: str) -> Iterator[str]:
+    """Build an image that has the `package` in `folder` besides what `image` has, and serves that. Return its name."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    command = ", ".join(f'"{word}"' for word in ("python", "-m", package))
+    recipe = f"FROM {image}\nCOPY . /srv/{package.replace('.', '/')}\nCMD [{command}]\n"
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "Dockerfile")
+        path.write_text(recipe, encoding="utf-8")
+        docker("build", "--quiet", "--tag", name, "--file", str(path), str(folder))
+    try:
+        yield name
+    finally:
+        docker("image", "rm", "--force", name)
+
+
+@contextmanager
 def network() -> Iterator[str]:
     """Return a network in which PostgreSQL is known as `postgres.internal`."""
     name = f"test-{uuid.uuid4().hex[:12]}"
@@ -64,10 +82,10 @@ def network() -> Iterator[str]:
 
 
 @contextmanager
-def running(image: str, network: str, *options: str) -> Iterator[str]:
+def running(image: str, network: str, *options: str, package: str = "service") -> Iterator[str]:
     """Return the id of a container that serves, hardened as in production, with `options` of `docker run` besides."""
     where = [f"--network={network}", f"--env={URL}"]
-    docker("run", "--rm", *where, *HARDENED, image, "python", "-m", "service.admin", "migrate")
+    docker("run", "--rm", *where, *HARDENED, image, "python", "-m", f"{package}.admin", "migrate")
     container = docker("run", "--detach", *where, *HARDENED, *options, image)
     try:
         wait_until(lambda: '"ready"' in docker("logs", container))

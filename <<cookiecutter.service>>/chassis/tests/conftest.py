@@ -1,18 +1,27 @@
 """The fixtures of the chassis's own tests, on the probes' service, and the table of the twelve factors."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
 import chassis
+from chassis.testing import containers
 from chassis.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by their names
-from chassis.tests.probe import PACKAGE
+from chassis.tests.probe import FOLDER, PACKAGE
 
 
 @pytest.fixture(scope="session")
 def package() -> str:
     """Return the name of the package whose service is tested."""
     return PACKAGE
+
+
+@pytest.fixture(scope="session", name="image")
+def image_of_the_probes() -> Iterator[str]:
+    """Return the name of the service's image with the probes in the place of the service."""
+    with containers.image() as base, containers.extended(base, FOLDER, PACKAGE) as name:
+        yield name
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

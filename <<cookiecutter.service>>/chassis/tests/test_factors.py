@@ -32,7 +32,7 @@ from chassis.testing.process import BIN, environment, wait_until
 from chassis.testing.relay import Relay
 from chassis.tests.faults.load import Load
 from chassis.tests.probe import MIGRATIONS, PACKAGE
-from chassis.tests.probe.process import Gunicorn
+from chassis.tests.probe.process import Gunicorn, running
 
 CODE = [
     "chassis",
@@ -495,8 +495,8 @@ def ask(container: str, path: str, method: str = "GET", body: str = "", port: in
 @containers.needed
 def test_iii_config_in_containers(image: str, network: str, holds: Callable[[str, str], None]) -> None:
     with (
-        containers.running(image, network, "--env=RELEASE=a") as one,
-        containers.running(image, network, "--env=RELEASE=b", "--env=URL_PREFIX=/api") as two,
+        running(image, network, "--env=RELEASE=a") as one,
+        running(image, network, "--env=RELEASE=b", "--env=URL_PREFIX=/api") as two,
     ):
         assert (ask(one, "/version")["release"], ask(two, "/api/version")["release"]) == ("a", "b")
     wrong = ["docker", "run", "--rm", *HARDENED, "--env=LOG_LEVEL=loud", image]
@@ -508,7 +508,7 @@ def test_iii_config_in_containers(image: str, network: str, holds: Callable[[str
 @containers.needed
 def test_vi_processes_in_containers(image: str, network: str, holds: Callable[[str, str], None]) -> None:
     path = f"/probes/{uuid.uuid4()}"
-    with containers.running(image, network) as one, containers.running(image, network) as two:
+    with running(image, network) as one, running(image, network) as two:
         ask(one, path, "PUT", '{"text": "shared"}')
         assert ask(two, path)["text"] == "shared"
         assert docker("diff", one) == docker("diff", two) == ""
@@ -517,7 +517,7 @@ def test_vi_processes_in_containers(image: str, network: str, holds: Callable[[s
 
 @containers.needed
 def test_vii_port_binding_in_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
-    with containers.running(image, network, "--env=PORT=9876") as container:
+    with running(image, network, "--env=PORT=9876") as container:
         assert ask(container, "/livez", port=9876) == {"status": "alive"}
     holds("told a container another port", "answered on 9876")
 
@@ -525,7 +525,7 @@ def test_vii_port_binding_in_a_container(image: str, network: str, holds: Callab
 @containers.needed
 def test_ix_disposability_in_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
     begun = time.monotonic()
-    with containers.running(image, network, "--env=DRAIN_SECONDS=1") as container:
+    with running(image, network, "--env=DRAIN_SECONDS=1") as container:
         ready = time.monotonic()
         docker("stop", container)
         assert docker("inspect", "--format={{.State.ExitCode}}", container) == "0"
@@ -535,7 +535,7 @@ def test_ix_disposability_in_a_container(image: str, network: str, holds: Callab
 
 @containers.needed
 def test_xi_logs_of_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
-    with containers.running(image, network, "--env=DRAIN_SECONDS=0") as container:
+    with running(image, network, "--env=DRAIN_SECONDS=0") as container:
         ask(container, "/probes")
         docker("stop", container)
         said = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)  # noqa: S607
