@@ -1,7 +1,7 @@
 """`breakpoint()` in a view stops there: `make dev` sets `PYTHONBREAKPOINT` to `chassis.dev.debugger.stop`."""
 
 import gc
-import pdb
+import pdb  # noqa: T100 - this is what it is for
 import sys
 from typing import Any
 
@@ -14,7 +14,7 @@ class _Debugger(pdb.Pdb):
 
     def __init__(self) -> None:
         # A thread waits for what is typed, so that the worker gives its sign of life meanwhile.
-        typed = FileObjectThread(0, "r", closefd=False)
+        typed: Any = FileObjectThread(0, "r", closefd=False)
         super().__init__(stdin=typed, stdout=sys.__stdout__, nosigint=True)
 
 

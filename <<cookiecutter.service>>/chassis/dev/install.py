@@ -6,11 +6,12 @@ it by its hashes. The variable `INSTALLER` names an uv that is there already.
 
 import sys
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older Python is told so here
     sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.14 ...")
 
 import configparser
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,12 +52,10 @@ def _install_uv(folder: Path) -> str:
     python = folder / "bin" / "python"
     said = steps.run_all([[sys.executable, "-m", "venv", "--without-pip", folder]])
     pip = ["--disable-pip-version-check", "install", "--no-compile", *OPTIONS, UV_LOCK]
-    try:  # this Python's own pip, or else one in the environment: to create that takes seconds
-        if not find_spec("pip"):
-            raise steps.Failed("")
-        return said + steps.run_all([[sys.executable, "-m", "pip", "--python", python, *pip]])
-    except steps.Failed:
-        return said + steps.run_all([[python, "-m", "ensurepip"], [python, "-m", "pip", *pip]])
+    if find_spec("pip"):  # of this Python: to create one in the environment takes seconds
+        with suppress(steps.Failed):  # it is too old
+            return said + steps.run_all([[sys.executable, "-m", "pip", "--python", python, *pip]])
+    return said + steps.run_all([[python, "-m", "ensurepip"], [python, "-m", "pip", *pip]])
 
 
 def _settings_of_pip() -> dict[str, str]:

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import watchfiles
 
-from chassis.dev import postgres
+from chassis.dev import postgres, steps
 
 TRY_IT = Path(__file__).with_name("try-it.txt")
 WATCHED = ["service", "chassis", "pyproject.toml"]
@@ -43,10 +43,9 @@ def main(arguments: list[str]) -> int:
     reload = "--reload" in arguments
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
-    started = time.monotonic()
     try:
-        with postgres.development() as url:
-            print(f"{'PostgreSQL':<52}{time.monotonic() - started:7.1f} s", flush=True)
+        with ExitStack() as stack:
+            url = steps.step("start PostgreSQL", lambda: stack.enter_context(postgres.development()))
             environment = {**(FOR_A_PERSON if reload else {}), **os.environ, "DATABASE_URL": url}
             return _serve_again_and_again(environment) if reload else _serve(environment)
     except (Stopped, KeyboardInterrupt):  # watchfiles turns the one into the other
@@ -58,8 +57,12 @@ def _stop(signum: int, _frame: FrameType | None) -> None:
     raise Stopped(signum)
 
 
-def _migrate(environment: dict[str, str]) -> int:
-    return subprocess.run([sys.executable, "-m", "service.admin", "migrate"], env=environment, check=False).returncode
+def _migrate(environment: dict[str, str]) -> str:
+    return steps.run_all([[sys.executable, "-m", "service.admin", "migrate"]], environment)
+
+
+def _tell_what_to_try(environment: dict[str, str]) -> None:
+    print(TRY_IT.read_text(encoding="utf-8").replace(":8000", f":{environment.get('PORT', '8000')}"), flush=True)
 
 
 def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -69,9 +72,8 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 def _serve(environment: dict[str, str]) -> int:
     """Serve until a signal, as a platform would: after SIGTERM the service has the time to drain."""
-    if status := _migrate(environment):
-        return status
-    print(TRY_IT.read_text(encoding="utf-8").replace(":8000", f":{environment.get('PORT', '8000')}"), flush=True)
+    steps.step("migrate its schema", lambda: _migrate(environment))
+    _tell_what_to_try(environment)
     process = _start(environment)
     try:
         return process.wait()
@@ -83,7 +85,7 @@ def _serve(environment: dict[str, str]) -> int:
 
 def _serve_again_and_again(environment: dict[str, str]) -> int:
     """Serve until a signal, and start anew after each change of a file."""
-    print(TRY_IT.read_text(encoding="utf-8").replace(":8000", f":{environment.get('PORT', '8000')}"), flush=True)
+    _tell_what_to_try(environment)
     process: subprocess.Popen[bytes] | None = None
     is_awaiting = False
     try:
@@ -92,14 +94,22 @@ def _serve_again_and_again(environment: dict[str, str]) -> int:
                 print(f"changed: {', '.join(sorted({os.path.relpath(path) for _, path in changes}))}", flush=True)
                 _end(process)
             if changes or not (process or is_awaiting):
-                process = _start(environment) if _migrate(environment) == 0 else None
-                is_awaiting = False
+                process, is_awaiting = _migrate_and_start(environment), False
             if not (process and process.poll() is None) and not is_awaiting:
                 is_awaiting = True
                 print("The service does not run. It starts again after the next change of a file.", flush=True)
     finally:
         _end(process)
     return 0
+
+
+def _migrate_and_start(environment: dict[str, str]) -> subprocess.Popen[bytes] | None:
+    try:
+        _migrate(environment)
+    except steps.Failed as failure:
+        print(failure, flush=True)
+        return None
+    return _start(environment)
 
 
 def _is_source(_change: watchfiles.Change, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Run targets of the Makefile, several at once, with one line for each: `python3 -m chassis.dev.steps lint types check`.
+"""Run targets of the Makefile, several at once, with a line for each: `python3 -m chassis.dev.steps lint types`.
 
 The output of a target is shown only if it fails. What tests have skipped is one table at the end.
 """
@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SKIPPED = re.compile(r"^SKIPPED \[(\d+)\] \S+?: (.*)$", re.MULTILINE)
 COUNTS = re.compile(r"\b(\d+) (passed|failed|skipped|error)")
@@ -25,16 +28,17 @@ class Failed(Exception):  # noqa: N818 - not an error of the program
     """A command failed. The text is its output."""
 
 
-def step(title: str, action: Callable[[], str]) -> None:
-    """Run `action` and print its title with its time. End the program if it fails."""
+def step(title: str, action: Callable[[], T]) -> T:
+    """Run `action`, print its title with its time, and return what it returns. End the program if it fails."""
     started = time.monotonic()
     print(f"{title:<52}", end="", flush=True)
     try:
-        action()
+        found = action()
     except Failed as failure:
         print("failed")
         sys.exit(f"{failure}")
     print(f"{time.monotonic() - started:7.1f} s", flush=True)
+    return found
 
 
 def run_all(commands: Sequence[Sequence[object]], environment: Mapping[str, str] | None = None) -> str:
@@ -115,6 +119,10 @@ def _print_skipped(texts: Iterable[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python3 -m chassis.dev.steps")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--step", metavar="TITLE", help="run one command instead, as a step of this title")
     parser.add_argument("targets", nargs="+")
     chosen = parser.parse_args()
+    if chosen.step:
+        step(chosen.step, lambda: run_all([chosen.targets]))
+        sys.exit()
     sys.exit(main(chosen.targets, chosen.jobs))
