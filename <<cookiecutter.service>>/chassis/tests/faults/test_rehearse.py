@@ -12,13 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from chassis.dev import postgres
+from chassis.testing import containers
 from chassis.testing.process import free_port
 
-pytestmark = pytest.mark.skipif(
-    not postgres.docker_answers() and "CI" not in os.environ,  # there it must not be missed
-    reason="no Docker engine answers here",
-)
+pytestmark = containers.needed
 
 SECONDS = 600
 """Bound of a rehearsal, with the making of its environment and of its images."""
