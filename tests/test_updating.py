@@ -262,3 +262,26 @@ def test_an_update_has_no_conflict_and_changes_what_is_the_templates_only(
     assert now.pop(".cruft.json") != before[".cruft.json"]
     assert {name for name in now | wanted if now.get(name) != wanted.get(name)} == set()
     assert {name for name in skipped(service) if now[name] != before[name]} == set()
+
+
+def test_an_updated_service_passes_its_gates(template: Path, tmp_path: Path) -> None:
+    service = updated(template, "made-up", tmp_path).service
+    variables = {"PYTHONPYCACHEPREFIX": str(TEMPLATE / ".venvs" / "bytecode"), "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path)}
+    tests = [path for path in (service / "tests").glob("test_*.py") if path.name != "test_image.py"]
+    ours = ["chassis", "service", "tests"]
+    for gate in (
+        ["python", "-m", "chassis.dev.variables"],
+        ["python", "-m", "chassis.dev.contract"],
+        ["ruff", "check", "--no-cache", *ours],
+        ["ruff", "format", "--no-cache", "--check", *ours],
+        ["mypy", "--cache-dir", TEMPLATE / ".mypy_cache" / "updated"],
+        ["pytest", "-p", "no:cacheprovider", "--quiet", *tests, "chassis/tests/test_config.py"],
+    ):
+        run([SERVICE_BIN / gate[0], *gate[1:]], service, **variables)
+
+
+def test_a_service_that_is_up_to_date_is_left_alone(template: Path, tmp_path: Path) -> None:
+    service = shallow(create(template, tmp_path), tmp_path)
+    run([BIN / "cruft", "check"], service)
+    assert "already up to date" in update(service, "HEAD")
+    assert git(service, "status", "--porcelain") == ""

@@ -1,9 +1,9 @@
 """Merge a version of the template into this service: `make update`, or `make update VERSION=2026.11.25`.
 
-cruft merges each file in three ways: as the template made it, as you have it, as the template makes it now. Git must know
-the first of these, but the history of a service holds it at most once, in the commit that began the service, and a
-shallow clone not at all. Without it cruft falls back to patches, and leaves what does not apply in `*.rej` files.
-So all files are stored in Git's object database as the template made them, and then cruft is run.
+cruft makes a three-way merge of each file: as the template made it, as you have it, as the template makes it now. Git
+must know the first of these, but the history of a service contains it only in the commit that began the service, and a
+shallow clone does not contain it at all. Without it cruft falls back to patches, and leaves what does not apply in
+`*.rej` files. So this module first stores each file as the template made it in Git's object database, then runs cruft.
 """
 
 import json
