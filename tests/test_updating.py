@@ -140,13 +140,21 @@ def work_of_a_team(service: Path) -> None:
     edit(app, "from service import api\n", f"from service import {', '.join(f'{word}s_api' for word in RESOURCES)}\n")
     edit(app, "[api.notes]", f"[{', '.join(f'{word}s_api.{word}s' for word in RESOURCES)}]")
     config = service / "service" / "config.py"
-    edit(config, '    """\n', '    """\n\n    currency: str = config.variable("currency of the prices", "EUR", unit="name")\n')
+    edit(
+        config,
+        '    """\n',
+        '    """\n\n    currency: str = config.variable("currency of the prices", "EUR", unit="name")\n',
+    )
     with (service / ".env.example").open("a", encoding="utf-8") as file:
         file.write("CURRENCY=EUR\n")
     admin = service / "service" / "admin.py"
     edit(admin, "COMMANDS: dict[str, admin.Command[Config]] = {}\n", COUNT)
     edit(admin, "import sys\n", "import logging\nimport sys\n")
-    edit(admin, 'MIGRATIONS = Path(__file__).parent / "migrations"\n', 'MIGRATIONS = Path(__file__).parent / "migrations"\n\nlog = logging.getLogger("admin")\n')
+    edit(
+        admin,
+        'MIGRATIONS = Path(__file__).parent / "migrations"\n',
+        'MIGRATIONS = Path(__file__).parent / "migrations"\n\nlog = logging.getLogger("admin")\n',
+    )
     (service / "service" / "sweeper.py").write_text(SWEEPER)
     (service / "tests" / "test_admin.py").write_text(TESTS)
     with (service / "requirements.txt").open("a", encoding="utf-8") as file:
@@ -166,7 +174,11 @@ def work_of_a_team(service: Path) -> None:
     add(compose, "processes and backing services", "  cache:\n    image: valkey/valkey:9\n")
     add(compose, "volumes", "  cache:\n")
     add(service / ".gitignore", "files", "/reports/\n")
-    add(service / "Makefile", "targets", "report: .venv/installed # the report of the month\n\t$(BIN)/python -m report\n")
+    add(
+        service / "Makefile",
+        "targets",
+        "report: .venv/installed # the report of the month\n\t$(BIN)/python -m report\n",
+    )
     add(service / ".github" / "workflows" / "ci.yml", "jobs", "  ours:\n    runs-on: ubuntu-24.04\n")
     (service / "service" / "reports").mkdir()
     (service / "service" / "reports" / "monthly.txt").write_text("Invoices of the month\n")
@@ -266,7 +278,10 @@ def test_an_update_has_no_conflict_and_changes_what_is_the_templates_only(
 
 def test_an_updated_service_passes_its_gates(template: Path, tmp_path: Path) -> None:
     service = updated(template, "made-up", tmp_path).service
-    variables = {"PYTHONPYCACHEPREFIX": str(TEMPLATE / ".venvs" / "bytecode"), "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path)}
+    variables = {
+        "PYTHONPYCACHEPREFIX": str(TEMPLATE / ".venvs" / "bytecode"),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path),
+    }
     tests = [path for path in (service / "tests").glob("test_*.py") if path.name != "test_image.py"]
     ours = ["chassis", "service", "tests"]
     for gate in (

@@ -210,8 +210,8 @@ class Aws:
                 self.end_headers()
                 self.wfile.write(answer)
 
-            def log_message(self, *_arguments: object) -> None:
-                """The terminal is for the deployment."""
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the class above
+                """Print nothing: the terminal is for the deployment."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
