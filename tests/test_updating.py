@@ -1,11 +1,10 @@
 """A service takes a newer template without a conflict, and loses nothing of its own."""
 
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,10 +74,15 @@ def test_count_logs_how_many_invoices_there_are(settings: Config, caplog: pytest
 '''
 
 
+def patterns(service: Path) -> list[str]:
+    """Return what a service tells cruft to skip."""
+    project = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
+    return list(project["tool"]["cruft"]["skip"])
+
+
 def skipped(service: Path) -> list[str]:
     """Return the files of a service that an update leaves to the team."""
-    project = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
-    found = [path for pattern in project["tool"]["cruft"]["skip"] for path in service.glob(pattern)]
+    found = [path for pattern in patterns(service) for path in service.glob(pattern)]
     files = {file for path in found for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()}
     return sorted(str(file.relative_to(service)) for file in files)
 
@@ -111,7 +115,8 @@ def make_older(service: Path) -> None:
         lines, kept = [], False
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             is_place = PLACE.fullmatch(line) is not None
-            lines.append(line if is_place or kept or not line.strip() else line.replace("\n", " # older\n"))
+            older = f"**/{line}" if name == ".gitignore" else line.replace("\n", " # older\n")
+            lines.append(line if is_place or kept or not line.strip() else older)
             kept = is_place
         path.write_text("".join(lines), encoding="utf-8")
     (service / "chassis" / "health.py").rename(service / "chassis" / "probes.py")
@@ -259,8 +264,7 @@ def updated(template: Path, release: str, folder: Path) -> Updated:
     assert cookiecutter(folder / "wanted", folder / "wanted" / "home", template=template).returncode == 0
     work_of_a_team(folder / "wanted" / "orders")
     wanted = tree(folder / "wanted" / "orders")
-    theirs = [pattern.removesuffix("/") for pattern in skipped(service)]
-    return Updated(service, before, wanted | {name: before[name] for name in theirs})
+    return Updated(service, before, wanted | {name: before[name] for name in skipped(service)})
 
 
 @pytest.mark.parametrize("release", releases())
@@ -282,14 +286,14 @@ def test_an_updated_service_passes_its_gates(template: Path, tmp_path: Path) -> 
         "PYTHONPYCACHEPREFIX": str(TEMPLATE / ".venvs" / "bytecode"),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path),
     }
-    tests = [path for path in (service / "tests").glob("test_*.py") if path.name != "test_image.py"]
+    tests = [f"tests/test_{name}.py" for name in ("admin", "contract", "docs", "invoices", "invoices_api")]
     ours = ["chassis", "service", "tests"]
     for gate in (
         ["python", "-m", "chassis.dev.variables"],
         ["python", "-m", "chassis.dev.contract"],
         ["ruff", "check", "--no-cache", *ours],
         ["ruff", "format", "--no-cache", "--check", *ours],
-        ["mypy", "--cache-dir", TEMPLATE / ".mypy_cache" / "updated"],
+        ["mypy", "--cache-dir", str(TEMPLATE / ".mypy_cache" / "updated")],
         ["pytest", "-p", "no:cacheprovider", "--quiet", *tests, "chassis/tests/test_config.py"],
     ):
         run([SERVICE_BIN / gate[0], *gate[1:]], service, **variables)
@@ -300,3 +304,90 @@ def test_a_service_that_is_up_to_date_is_left_alone(template: Path, tmp_path: Pa
     run([BIN / "cruft", "check"], service)
     assert "already up to date" in update(service, "HEAD")
     assert git(service, "status", "--porcelain") == ""
+
+
+def test_the_workflow_opens_one_pull_request_and_only_when_there_is_something_new(
+    template: Path, tmp_path: Path
+) -> None:
+    service = create(template, tmp_path, "--checkout", "made-up")
+    git(tmp_path, "clone", "--quiet", "--bare", str(service), "origin.git")
+    workflow = yaml.safe_load((SOURCE / ".github" / "workflows" / "template.yml").read_text(encoding="utf-8"))
+    [_, step] = workflow["jobs"]["update"]["steps"]
+    assert step["if"] == "hashFiles('.cruft.json') != ''"  # without it, nothing
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, script in {
+        "pipx": "true",
+        "gh": f'echo "$@" >> {tmp_path}/said; test "$2" != list || cat {tmp_path}/open',
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+
+    def steps(branch: str, already_open: int) -> str:
+        clone = tmp_path / f"{branch}-{already_open}"
+        origin = f"file://{tmp_path}/origin.git"
+        git(tmp_path, "clone", "--quiet", "--depth=1", "--branch", branch, origin, str(clone))
+        (tmp_path / "open").write_text(str(already_open))
+        (tmp_path / "said").write_text("")
+        variables = {"HOME": str(tmp_path), "PATH": f"{tools}:{BIN}:/usr/bin:/bin", "RUNNER_TEMP": str(tmp_path)}
+        shell = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
+        done = subprocess.run(
+            shell,
+            cwd=clone,
+            env=variables | {"BRANCH": step["env"]["BRANCH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return (tmp_path / "said").read_text()
+
+    assert re.findall("^pr create.*body.md$", steps("main", 0), re.MULTILINE)
+    assert "make variables contract test" in (tmp_path / "body.md").read_text()
+    assert git(tmp_path / "origin.git", "show", "template-update:Makefile") == (SOURCE / "Makefile").read_text()
+    assert steps("template-update", 0) == ""  # on the branch itself all is new
+    assert "pr create" not in steps("main", 1)
+
+
+MADE = {".env.example", "docs/openapi.json", "requirements*.txt", "deploy/requirements*.txt"}
+"""What commands make is the team's, too, but the changelog need not tell what changes there."""
+
+
+def untold(repository: Path, release: str) -> set[str]:
+    """Return the files of the example that have changed since a release, and that the changelog does not name."""
+    theirs = [pattern for pattern in patterns(repository / SOURCE.name) if pattern not in MADE]
+    changed = git(repository, "diff", "--no-renames", "--name-only", "-z", "--relative=" + SOURCE.name, release)
+    text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    since = text.partition(f"\n## {release}\n")[0]
+    told = "".join(re.findall(r"^### In the example\n(.*?)(?=^#|\Z)", since, re.MULTILINE | re.DOTALL))
+    return {
+        name
+        for name in changed.split("\0")
+        if any(fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in theirs)
+        and f"`{name}`" not in told
+    }
+
+
+def test_the_changelog_is_asked_for_each_file_of_the_example_that_changed(template: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(template), "template")
+    repository = tmp_path / "template"
+    text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    git(repository, "rm", "--quiet", f"{SOURCE.name}/service/admin.py")
+    silent = untold(repository, "made-up")
+    assert {"README.md", "deploy/staging.toml", "service/api.py", "service/admin.py"} <= silent
+    assert not {"Makefile", "chassis/api.py", "requirements.txt", ".env.example"} & silent
+    lines = "".join(f"- `{name}` ends otherwise.\n" for name in silent - {"README.md"})
+    (repository / "CHANGELOG.md").write_text(f"## Unreleased\n\n### In the example\n\n{lines}\n## made-up\n\n{text}")
+    assert untold(repository, "made-up") == {"README.md"}
+
+
+@pytest.mark.parametrize("release", sorted(git(TEMPLATE, "tag", "--list", "20*").split())[-1:])
+def test_the_changelog_tells_what_changed_in_the_example_since_the_last_release(release: str) -> None:
+    assert untold(TEMPLATE, release) == set()
+
+
+def test_the_workflow_and_make_update_run_the_same_version_of_cruft() -> None:
+    texts = [(SOURCE / name).read_text(encoding="utf-8") for name in ("Makefile", ".github/workflows/template.yml")]
+    versions = {tuple(re.findall(r"cruft==(\S+)", text)) for text in texts}
+    assert len(versions) == 1
+    assert len(versions.pop()) == 1
