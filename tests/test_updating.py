@@ -391,3 +391,14 @@ def test_the_workflow_and_make_update_run_the_same_version_of_cruft() -> None:
     versions = {tuple(re.findall(r"cruft==(\S+)", text)) for text in texts}
     assert len(versions) == 1
     assert len(versions.pop()) == 1
+
+
+def test_every_file_that_is_skipped_is_there() -> None:
+    assert [pattern for pattern in patterns(SOURCE) if not list(SOURCE.glob(pattern))] == []
+
+
+def test_cruft_is_given_addresses_that_git_knows() -> None:
+    text = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    addresses = re.findall(r"cruft (?:create|link) (\S+)", text)
+    assert len(addresses) == 2
+    assert all(address.startswith("https://") for address in addresses)  # `gh:` is cookiecutter's own
