@@ -40,7 +40,8 @@ def main(version: str) -> int:
     answers = {name: value for name, value in state["context"]["cookiecutter"].items() if not name.startswith("_")}
     store_base(state, answers)
     update = ["cruft", "update", "--skip-apply-ask", "--checkout", version]
-    done = subprocess.run(update, stdout=sys.stderr, check=False)
+    done = subprocess.run(update, stdout=subprocess.PIPE, text=True, check=False)
+    print(*done.stdout.splitlines()[-1:], file=sys.stderr)  # above it stands how to begin with a new service
     if done.returncode == 0:
         print(NEXT)
     return done.returncode
