@@ -1,5 +1,6 @@
 """A service takes a newer template without a conflict, and loses nothing of its own."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests.conftest import SOURCE, TEMPLATE, Tree, clone, commit, cookiecutter, git, tree
+from tests.conftest import SOURCE, TEMPLATE, Bake, Tree, clone, commit, cookiecutter, git, tree
 from tests.test_service import environment
 
 BIN = Path(sys.executable).parent
@@ -179,6 +180,8 @@ def work_of_a_team(service: Path) -> None:
     add(compose, "processes and backing services", "  cache:\n    image: valkey/valkey:9\n")
     add(compose, "volumes", "  cache:\n")
     add(service / ".gitignore", "files", "/reports/\n")
+    add(service / ".dockerignore", "files", "!fonts\n")
+    add(service / "Dockerfile", "system packages and files", "COPY fonts /srv/fonts\n")
     add(
         service / "Makefile",
         "targets",
@@ -402,3 +405,19 @@ def test_cruft_is_given_addresses_that_git_knows() -> None:
     addresses = re.findall(r"cruft (?:create|link) (\S+)", text)
     assert len(addresses) == 2
     assert all(address.startswith("https://") for address in addresses)  # `gh:` is cookiecutter's own
+
+
+def test_the_team_above_uses_every_place_that_it_has(bake: Bake, tmp_path: Path) -> None:
+    assert bake().returncode == 0
+
+    def places() -> dict[tuple[str, str], str]:
+        """Return the line below each place."""
+        texts = {name: file[1].decode(errors="replace") for name, file in tree(tmp_path / "out" / "orders").items()}
+        lines = {name: [*text.splitlines(keepends=True), ""] for name, text in texts.items()}
+        pairs = ((name, pair) for name, each in lines.items() for pair in itertools.pairwise(each))
+        return {(name, line): below for name, (line, below) in pairs if PLACE.fullmatch(line)}
+
+    before = places()
+    work_of_a_team(tmp_path / "out" / "orders")
+    assert len(before) > 10
+    assert [place for place, below in places().items() if below == before[place]] == []
