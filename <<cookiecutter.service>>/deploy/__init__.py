@@ -1,4 +1,5 @@
-"""Factor V: build, release, run. How an image becomes a release, and a release the running service.
+"""Factor V: build, release, run.
 
-Start reading in `app.py` for what is there, in `release.py` for what moves.
+`app.py` is the CDK application: `platform/` is what services share, `service/` is this one. `release/` is the command
+that builds images, makes releases of them and gives them the traffic. `hooks.py` and `checks.py` test a release.
 """

@@ -1,6 +1,6 @@
-"""The infrastructure: `npx aws-cdk deploy -c environment=staging -c digest=sha256:… orders-staging`.
+"""The CDK application: `npx aws-cdk deploy -c environment=staging -c digest=sha256:… orders-staging`.
 
-Three stacks: the images of the service, the platform of an environment, and the service in that environment.
+It has three stacks: the images of the service, the platform of an environment, and the service in that environment.
 """
 
 import re
@@ -9,31 +9,32 @@ from typing import Any
 
 from aws_cdk import App
 
-from deploy import config
-from deploy.foundation import Platform
-from deploy.stack import Images, Service
+from deploy import config, environments
+from deploy.platform.stack import platform_stack
+from deploy.service.images import images_stack
+from deploy.service.stack import service_stack
 
 
 def build(environment: config.Environment, digest: str | None, **options: Any) -> App:
-    """The app with the stacks of `environment`; the service's own is among them once there is an image to run."""
+    """Return the application with the stacks of `environment`. The service's own needs the digest of an image."""
     app = App(**options)
-    Images(app, environment)
-    Platform(app, environment)
+    images_stack(app, environment)
+    platform_stack(app, environment)
     if digest:
-        Service(app, environment, digest)
+        service_stack(app, environment, digest)
     return app
 
 
 def main() -> None:
-    """Synthesise, or end with one line that says what is wrong."""
+    """Synthesise the stacks, or end with one line that says what is wrong."""
     context = App().node
     name, digest = context.try_get_context("environment"), context.try_get_context("digest")
     if not name:
         sys.exit("deploy: say which environment: -c environment=staging")
     if digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
-        sys.exit(f"deploy: {digest!r} is no digest: sha256: and 64 hexadecimal digits are one")
+        sys.exit(f"deploy: {digest!r} is no digest: a digest is sha256: and 64 hexadecimal digits")
     try:
-        environment = config.load(name)
+        environment = environments.load(name)
     except config.ConfigError as error:
         sys.exit(f"deploy: {error}")
     build(environment, digest).synth()

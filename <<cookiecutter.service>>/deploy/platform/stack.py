@@ -1,0 +1,32 @@
+"""The platform of an environment, as one stack. It is deployed once, and shared by all services."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from deploy.config import Environment
+from deploy.platform.balancer import balancer
+from deploy.platform.cluster import cluster
+from deploy.platform.database import database
+from deploy.platform.exports import export
+from deploy.platform.network import vpc, zone
+
+
+def platform_stack(scope: Construct, environment: Environment) -> cdk.Stack:
+    """Create the stack with what the services of the environment share."""
+    stack = cdk.Stack(
+        scope,
+        environment.platform_name,
+        env=cdk.Environment(account=environment.account, region=environment.region),
+        description=f"What the services of {environment.name} share",
+        termination_protection=True,
+    )
+    network = vpc(stack, environment)
+    tasks = ec2.SecurityGroup(stack, "Tasks", vpc=network, description="Tasks of services, or the machines they run on")
+    hooks = ec2.SecurityGroup(stack, "Hooks", vpc=network, description="Functions that test green")
+    cluster(stack, environment, network, tasks)
+    balancer(stack, environment, network, tasks, hooks)
+    database(stack, environment, network, tasks, zone(stack, environment, network))
+    export(stack, environment, "TasksSecurityGroup", tasks.security_group_id)
+    export(stack, environment, "HooksSecurityGroup", hooks.security_group_id)
+    return stack
