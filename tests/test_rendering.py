@@ -12,7 +12,6 @@ RENDERED = {
     "README.md",
     "compose.yaml",
     "deploy/production.toml",
-    "deploy/rehearse.yaml",
     "deploy/staging.toml",
     "docs/deploy.md",
     "docs/openapi.json",
