@@ -181,7 +181,7 @@ def work_of_a_team(service: Path) -> None:
     add(compose, "volumes", "  cache:\n")
     add(service / ".gitignore", "files", "/reports/\n")
     add(service / ".dockerignore", "files", "!fonts\n")
-    add(service / "Dockerfile", "system packages and files", "COPY fonts /srv/fonts\n")
+    add(service / "Dockerfile", "system packages and files", "ENV LANG=C.UTF-8\n")
     add(
         service / "Makefile",
         "targets",
