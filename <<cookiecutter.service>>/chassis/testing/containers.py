@@ -15,7 +15,7 @@ from chassis.testing.process import wait_until
 
 needed = pytest.mark.skipif(
     not postgres.docker_answers() and "CI" not in os.environ,  # there it must not be missed
-    reason="no Docker engine answers here",
+    reason="Docker cannot be used here: no client, no engine that answers this user, or no `docker compose`",
 )
 """The mark of a test that needs Docker."""
 

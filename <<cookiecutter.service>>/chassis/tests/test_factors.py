@@ -26,7 +26,7 @@ import psycopg
 import pytest
 
 from chassis import migrations
-from chassis.dev import postgres
+from chassis.dev import embedded
 from chassis.testing import containers
 from chassis.testing.containers import HARDENED, docker
 from chassis.testing.process import BIN, environment, wait_until
@@ -195,9 +195,8 @@ def prove_backing_services(code: Code) -> str:
     """Check that what answers under the database's name is swapped while the service runs, and it follows."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)
         name = folder / "name"
-        urls = [stack.enter_context(postgres.embedded(folder / server)) for server in ("one", "two")]
+        urls = [stack.enter_context(embedded.temporary()) for _ in range(2)]
         sockets = []
         for url in urls:
             with psycopg.connect(url, autocommit=True) as conn:

@@ -19,15 +19,13 @@ import psycopg
 import pytest
 
 from chassis.dev import postgres
+from chassis.testing import containers
 from chassis.testing.process import wait_until
 
 PASSWORD = "only-for-this-test"  # noqa: S105 - it opens nothing else
 PORT = 5432
 
-needs_docker = pytest.mark.skipif(
-    not postgres.docker_answers() and "CI" not in os.environ,  # there it must not be missed
-    reason="no Docker engine answers here",
-)
+needs_docker = containers.needed
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 and "CI" not in os.environ,
     reason="only root may give a process its own resolver and drop the packets of a container",
