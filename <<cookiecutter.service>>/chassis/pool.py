@@ -8,7 +8,8 @@
 - When one connection breaks or falls silent, the others become suspects: each must answer before it is lent again.
 - A request that cannot be served in time, at the pace at which connections were returned lately, is refused at once.
 
-Everything here uses `threading`, which is the standard library's or, in the web process, gevent's.
+Everything here uses `threading`, which is the standard library's or, in the web process, gevent's. Nothing under the
+lock waits, so that with gevent nobody ever waits for the lock, and no request can be ended while it does.
 psycopg_pool closes an old connection before it has a new one, prepares new connections without a limit on time, and
 limits its queue by count. https://www.psycopg.org/psycopg3/docs/advanced/pool.html
 """
@@ -167,6 +168,7 @@ class Pool:
         self._lock = threading.Lock()
         self._members: set[Connection[Any]] = set()  # all that are up and not retired: idle, lent, or being tested
         self._idle: list[Connection[Any]] = []  # the last one returned is lent first: it is warm at both ends
+        self._suspects: list[Connection[Any]] = []  # to be tested by threads, which are not started under the lock
         self._waiters: deque[_Waiter] = deque()
         self._loans: deque[float] = deque([0.0], maxlen=PACE_OF)
         self._lent_seconds = 0.0  # the sum of `_loans`
@@ -184,7 +186,7 @@ class Pool:
         """Close the connections that nobody uses; the others are closed when they are returned."""
         with self._lock:
             self._is_closed = True
-            idle, self._idle = self._idle, []
+            idle, self._idle, self._suspects = self._idle + self._suspects, [], []
             waiters, self._waiters = list(self._waiters), deque()
         self._woken.set()
         for waiter in waiters:
@@ -285,7 +287,8 @@ class Pool:
     def _put(self, conn: Connection[Any]) -> None:
         """Hand an intact connection to who has waited longest, or keep it; test it first if it is a suspect. Locked."""
         if conn.is_suspect:
-            threading.Thread(target=self._test, args=[conn], name="test", daemon=True).start()
+            self._suspects.append(conn)
+            self._woken.set()
         elif self._waiters:
             waiter = self._waiters.popleft()
             conn.lent_at = time.monotonic()
@@ -316,6 +319,10 @@ class Pool:
                 is_lost = any(conn.has_hung_up() for conn in self._idle)
             if is_lost:
                 self.suspect_all()
+            with self._lock:
+                suspects, self._suspects = self._suspects, []
+            for conn in suspects:
+                threading.Thread(target=self._test, args=[conn], name="test", daemon=True).start()
             for _ in range(self._count_attempts()):
                 threading.Thread(target=self._attempt, name="connect", daemon=True).start()
             self._woken.wait(LOOK_SECONDS)
@@ -355,32 +362,34 @@ class Pool:
                 )
             return
         now = time.monotonic()
-        conn.due = now + self._lifetime_seconds * random.uniform(0.75, 0.9)  # noqa: S311 - so that not all are made at once
-        superfluous: Connection[Any] | None = None
+        # So that not all are replaced at once, here and in the other processes.
+        conn.due = now + self._lifetime_seconds * random.uniform(0.75, 0.9)  # noqa: S311
         with self._lock:
             self._attempts -= 1
             was_failing, self._is_failing = self._is_failing, False
-            if len(self._members) >= self.size:
-                superfluous = oldest = self._oldest()
-                if oldest.due > now:
-                    superfluous = conn  # several attempts have succeeded at once
-                else:
-                    self._members.remove(oldest)
-            if self._is_closed:
-                superfluous = conn
-            if superfluous is not conn:
-                self._members.add(conn)
-                self._put(conn)
-            if superfluous in self._idle:
-                self._idle.remove(superfluous)
-            elif superfluous not in {conn, None}:
-                superfluous.is_retired = True  # it is lent, or being tested: closed after that
-                superfluous = None
+            superfluous = self._admit(conn, now)
         if superfluous:
             superfluous.close()
         if was_failing and not self._is_closed:
             log.info("connections to the database can be made again")
         self._woken.set()
+
+    def _admit(self, conn: Connection[Any], now: float) -> Connection[Any] | None:
+        """Keep a new connection, in the place of the oldest if there are enough; return the one to close. Locked."""
+        if self._is_closed:
+            return conn
+        old = self._oldest() if len(self._members) >= self.size else None
+        if old and old.due > now:
+            return conn  # several attempts have succeeded at once
+        self._members.add(conn)
+        self._put(conn)
+        if old:
+            self._members.remove(old)
+            if old in self._idle:
+                self._idle.remove(old)
+                return old
+            old.is_retired = True  # it is lent, or being tested: closed after that
+        return None
 
     def _oldest(self) -> Connection[Any]:
         return min(self._members, key=lambda conn: conn.due)
