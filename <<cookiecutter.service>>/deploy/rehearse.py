@@ -20,10 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from tests.faults.load import Answer, Load
+
 from deploy import checks, config, hooks
 from deploy.picture import draw
 from deploy.stage import Aws, Stage, StageError, until
-from tests.faults.load import Answer, Load
 
 GREENS = {
     # A bug that no hook meets: only users put notes.
@@ -293,6 +294,7 @@ class Rehearsal:
             LATENCY_BOUND_MS=str(bound_ms),
             CLUSTER="laptop",
             FAMILY=config.service_name(),
+            SERVICE=config.service_name(),
         )
         execution = function.__name__
         with contextlib.redirect_stdout(io.StringIO()) as log:

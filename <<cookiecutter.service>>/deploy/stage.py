@@ -244,6 +244,8 @@ class Aws:
             variables = [{"name": "RELEASE", "value": stage.release("green")}]
             container = {"image": f"{stage.name}@{digest}", "environment": variables}
             return {"taskDefinition": {"taskDefinitionArn": arn, "containerDefinitions": [container]}}
+        if operation == "DescribeServices":
+            return {"services": [{"desiredCount": 1}]}
         if operation == "ListTasks":
             return {"taskArns": ["green"]}
         if operation == "DescribeTasks":
