@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,8 @@ def prove_backing_services(code: Code) -> str:
         sockets = []
         for url in urls:
             with psycopg.connect(url, autocommit=True) as conn:
-                migrations.apply(conn, MIGRATIONS)
                 sockets.append(conn.info.host)
+            migrations.apply(partial(psycopg.connect, url, autocommit=True), MIGRATIONS)
         name.symlink_to(sockets[0])
         server = stack.enter_context(
             code.run(DATABASE_URL=f"postgresql://postgres@/postgres?host={name}", DATABASE_MAX_LIFETIME_SECONDS=1)

@@ -18,7 +18,7 @@ from deploy.rehearse.fleet import Fleet, State, Task
 
 PERIOD_SECONDS = 0.5
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Docker commands that run at the same time."""
 
 
