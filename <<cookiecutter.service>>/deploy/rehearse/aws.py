@@ -64,6 +64,8 @@ class Aws:
             container = {"image": f"{stage.name}@{digest}", "environment": variables}
             return {"taskDefinition": {"taskDefinitionArn": arn, "containerDefinitions": [container]}}
         tasks = self._fleet.having("green", State.STARTING, State.HEALTHY)
+        if operation == "DescribeServices":
+            return {"services": [{"desiredCount": len(tasks)}]}
         if operation == "ListTasks":
             return {"taskArns": [task.name for task in tasks]}
         if operation == "DescribeTasks":

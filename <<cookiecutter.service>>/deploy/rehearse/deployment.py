@@ -251,6 +251,7 @@ def _hook(deployment: Deployment, function: Callable[[dict[str, Any], Any], dict
         LATENCY_BOUND_MS=str(settings.LATENCY_BOUND_MS),
         CLUSTER="laptop",
         FAMILY=settings.SERVICE,
+        SERVICE=settings.SERVICE,
     )
     execution = function.__name__
     with contextlib.redirect_stdout(io.StringIO()) as log:

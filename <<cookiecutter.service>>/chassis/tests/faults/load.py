@@ -1,6 +1,6 @@
 """A steady load of idempotent requests over kept-alive connections, by clients that remember every answer.
 
-Each client puts notes under ids of its own and gets them again. What was acknowledged must be found, unchanged; the
+Each client puts probes under IDs of its own and gets them again. What was acknowledged must be found, unchanged; the
 caller compares with the database afterwards. Nothing is retried: a failure is seen by the test as a user would see it.
 """
 
@@ -54,7 +54,7 @@ class Load:
     """Returns the text in the body of a response."""
     answers: list[Answer] = field(default_factory=list)
     acknowledged: dict[str, str] = field(default_factory=dict)
-    """The text of each note whose PUT was answered with 200 or 201, by its id."""
+    """The text of each probe whose PUT was answered with 200 or 201, by its id."""
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()

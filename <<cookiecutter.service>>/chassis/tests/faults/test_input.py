@@ -24,7 +24,7 @@ def test_no_request_that_the_contract_can_think_of_gets_a_wrong_answer(gunicorn:
         *(str(BIN / "schemathesis"), "--no-color", "run", f"{gunicorn.url}/openapi.json", "--checks=all"),
         *("--phases=examples,coverage,fuzzing,stateful", f"--max-examples={EXAMPLES}", "--seed=1"),
     ]
-    # Its notes on what it has learnt go into the folder that it runs in.
+    # It stores what it has learnt in the folder that it runs in.
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout
     [(generated, passed)] = re.findall(r"(\d+) generated, (\d+) passed", done.stdout)
