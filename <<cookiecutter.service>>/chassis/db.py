@@ -1,11 +1,12 @@
 """Factor IV: PostgreSQL, an attached resource that is known by its URL and nothing else."""
 
 import atexit
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
 from flask import Flask, current_app, g
@@ -17,6 +18,7 @@ from chassis import fast
 from chassis.config import Config
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 RECONNECT_SECONDS = 0.5
 """How long the pool repeats a failed attempt to connect before it gives that connection up. Short, since its pauses
@@ -29,6 +31,15 @@ the queue still waits no longer than the 2 s of `DATABASE_TIMEOUT_SECONDS`."""
 
 KEEPALIVE_SECONDS = 1
 """Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""
+
+COLLISIONS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+"""PostgreSQL rolled a transaction back for the sake of another one: it may succeed if it is repeated."""
+
+REPETITIONS = 3
+"""How often `transaction` repeats one that collides. More would keep a connection from others for what fails again."""
+
+REPETITION_SECONDS = 0.02
+"""The longest pause before the first repetition; it doubles. By chance, so that two that collided do not meet again."""
 
 RENEWAL_SECONDS = 0.5
 """How often idle connections are looked at, whether their time is over or the server has closed them, and lost ones are
@@ -187,3 +198,25 @@ def _pool(app: Flask) -> ConnectionPool[Connection[Any]]:
         open_pool(app)
         atexit.register(pool.close)
     return pool
+
+
+def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `work(conn, *args, **kwargs)`, run in one transaction, which is repeated if it collides with another one.
+
+    `work` must do nothing but ask the database: what else it did would be done again. At PostgreSQL's default isolation
+    only deadlocks are collisions; for `SERIALIZABLE` `work` begins with `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
+
+    Raises:
+        psycopg.OperationalError: As `connection` does, or it collided `REPETITIONS` times more.
+    """
+    for repetition in range(REPETITIONS):
+        try:
+            return _run(work, *args, **kwargs)
+        except COLLISIONS:
+            time.sleep(random.uniform(0, REPETITION_SECONDS * 2**repetition))  # noqa: S311 - chance, not cryptography
+    return _run(work, *args, **kwargs)
+
+
+def _run(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    with connection() as conn, conn.transaction():
+        return work(conn, *args, **kwargs)
