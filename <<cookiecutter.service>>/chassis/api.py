@@ -256,7 +256,7 @@ def _view(handler: Callable[..., Any], operation: Operation) -> Callable[..., Re
         place = "path"
         try:
             if path_of:
-                arguments.update(path_of(path))
+                arguments.update(vars(path_of(path)))
             if query_of:
                 place = "query"
                 arguments["query"] = query_of(request.args.to_dict(flat=False))
