@@ -2,10 +2,11 @@
 
 import atexit
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg
 from flask import Flask, current_app, g
@@ -17,9 +18,19 @@ from chassis import fast, pool
 from chassis.config import Config
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 KEEPALIVE_SECONDS = 1
 """Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""
+
+COLLISIONS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+"""PostgreSQL rolled a transaction back for the sake of another one: it may succeed if it is repeated."""
+
+REPETITIONS = 3
+"""How often `transaction` repeats one that collides. More would keep a connection from others for what fails again."""
+
+REPETITION_SECONDS = 0.02
+"""The longest pause before the first repetition; it doubles. By chance, so that two that collided do not meet again."""
 
 SILENCE_SECONDS = 1
 """How much longer than a statement may take, `STATEMENT_TIMEOUT_SECONDS`, the server may be silent: time for its own
@@ -218,3 +229,25 @@ def _pool(app: Flask) -> pool.Pool:
         open_pool(app)
         atexit.register(found.close)
     return found
+
+
+def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `work(conn, *args, **kwargs)`, run in one transaction, which is repeated if it collides with another one.
+
+    `work` must do nothing but ask the database: what else it did would be done again. At PostgreSQL's default isolation
+    only deadlocks are collisions; for `SERIALIZABLE` `work` begins with `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
+
+    Raises:
+        psycopg.OperationalError: As `connection` does, or it collided `REPETITIONS` times more.
+    """
+    for repetition in range(REPETITIONS):
+        try:
+            return _run(work, *args, **kwargs)
+        except COLLISIONS:
+            time.sleep(random.uniform(0, REPETITION_SECONDS * 2**repetition))  # noqa: S311 - chance, not cryptography
+    return _run(work, *args, **kwargs)
+
+
+def _run(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    with connection() as conn, conn.transaction():
+        return work(conn, *args, **kwargs)

@@ -45,7 +45,7 @@ class Load:
     timeout_seconds: float = 30
     path: str = "/probes"
     pause_seconds: float = 0
-    """Between two requests of a client; 0 is as fast as it can."""
+    """Between two requests of a client, on average, so that clients do not keep step; 0 is as fast as it can."""
     first: int = 0
     """The number of the first client. Two loads at once need different numbers, since IDs are made of them."""
     body: Callable[[str], Any] = lambda text: {"text": text}
@@ -108,7 +108,7 @@ class Load:
                 if self._request(connection, "PUT", probe_id, text) and not again:
                     mine.append(probe_id)
             if self.pause_seconds:
-                self._stopping.wait(self.pause_seconds)
+                self._stopping.wait(self.pause_seconds * chance.uniform(0.5, 1.5))
         connection.close()
 
     def _request(self, connection: http.client.HTTPConnection, method: str, probe_id: str, text: str | None) -> bool:
