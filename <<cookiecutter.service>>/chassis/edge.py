@@ -1,4 +1,4 @@
-"""What lies between the service and its clients: whose word is taken for where they are, and what browsers are told."""
+"""The edge: the client's address behind a load balancer, and the security headers of every response."""
 
 import socket
 from collections.abc import Callable, Iterable
@@ -15,13 +15,13 @@ HEADERS = [
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
 ]
-"""On every answer that does not say otherwise: keep it nowhere, show nothing of it as a page, guess no type.
+"""On every response that does not set them itself: do not cache it, do not render it as a page, do not guess its type.
 
-What else is usual says something to pages alone. https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html
+Other usual security headers concern pages only. https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html
 (Security Headers)"""
 
 HEADERS_OF_TLS = [*HEADERS, ("Strict-Transport-Security", "max-age=31536000")]
-"""Seconds, a year: browsers never ask this host without TLS again. They ignore it in an answer that came without.
+"""For a year, in seconds, browsers use TLS only for this host. They ignore the header in a response without TLS.
 https://www.rfc-editor.org/rfc/rfc6797#section-8.1"""
 
 Headers = list[tuple[str, str]]
@@ -29,12 +29,12 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def register(app: Flask, settings: Config) -> None:
-    """Put the edge around `app`: at WSGI, where every answer passes, and where it is cheap."""
+    """Put the edge around `app`, as WSGI middleware, which every response passes."""
     app.wsgi_app = Edge(app.wsgi_app, settings.forwarded_allow_ips)  # type: ignore[method-assign] # Flask's way to do it
 
 
 class Edge:
-    """A WSGI application around another one; `trusted` are the load balancers, addresses and networks."""
+    """WSGI middleware. `trusted` are the addresses and networks of the load balancers, with commas between them."""
 
     def __init__(self, app: Application, trusted: str) -> None:
         networks = [ip_network(each) for each in trusted.split(",") if each]
@@ -42,9 +42,9 @@ class Edge:
         self._is_trusted = lru_cache(1_024)(lambda peer: any(ip_address(peer) in network for network in networks))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """Answer a request; `REMOTE_ADDR` is the client's address, as far as that is known for certain.
+        """Answer a request. `REMOTE_ADDR` becomes the client's address, if a trusted load balancer sent it.
 
-        The scheme is gunicorn's business, see `gunicorn.conf.py`, and the host is the one that the client asked for.
+        gunicorn sets the scheme, see `server.py`. The host is the one that the client asked for.
         """
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
         if forwarded and self._is_trusted(environ["REMOTE_ADDR"]):
@@ -60,14 +60,14 @@ class Edge:
 
 
 def last_address(forwarded: str) -> str | None:
-    """The last entry of `X-Forwarded-For`, which the balancer wrote, or `None` if that is no address.
+    """Return the last entry of `X-Forwarded-For`, which the balancer added, or `None` if it is not an address.
 
-    Those before it are the client's own words. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
+    The client sent the entries before it and may have invented them. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html
     """
     text = forwarded.rpartition(",")[2].strip()
     family = socket.AF_INET6 if ":" in text else socket.AF_INET
     try:
-        # Stricter than `ipaddress`, which takes any words for the zone of an IPv6 address.
+        # Stricter than `ipaddress`, which accepts any text as the zone of an IPv6 address.
         return socket.inet_ntop(family, socket.inet_pton(family, text))
     except (OSError, ValueError):
         return None

@@ -1,74 +1,88 @@
-"""Factor IX: disposability. What SIGTERM does: go on serving while the balancer looks away, then stop.
+"""Factor IX: disposability. On SIGTERM the service drains: it serves while the balancer moves away. Then it stops.
 
-The state lies in memory that the server process shares with its workers, so all of them see a change at once.
+The state is in memory that the server process shares with its workers, so all of them see a change at once.
 """
 
 import logging
 import mmap
 import os
 import signal
+from enum import IntEnum
 from types import FrameType
 from typing import Protocol
 
-_STARTING, _SERVING, _DRAINING, _STOPPING = range(4)
-_state = mmap.mmap(-1, 2)  # what the server does, and for how many seconds it drains
+
+class State(IntEnum):
+    """What the service is doing."""
+
+    STARTING = 0
+    SERVING = 1
+    DRAINING = 2
+    STOPPING = 3
+
+
+_shared = mmap.mmap(-1, 2)  # the state, and how many seconds a drain takes
 
 log = logging.getLogger(__name__)
 
 
 class Server(Protocol):
-    """What is needed of gunicorn's arbiter."""
+    """What this module needs of gunicorn's arbiter."""
 
     def signal(self, sig: int, frame: FrameType | None) -> None:
-        """Queue a signal, to be handled by gunicorn's own rules."""
+        """Queue a signal for gunicorn's own handler."""
 
 
 def started() -> None:
-    """Say that this process can serve."""
-    if _state[0] == _STARTING:
-        _state[0] = _SERVING
+    """Record that this process can serve."""
+    if state() == State.STARTING:
+        _shared[0] = State.SERVING
     log.info("ready")
 
 
+def state() -> State:
+    """Return what the service is doing."""
+    return State(_shared[0])
+
+
 def is_ready() -> bool:
-    """Whether new requests are welcome: the service has started and is not about to stop."""
-    return _state[0] == _SERVING
+    """Return whether new requests are welcome: the service has started and is not about to stop."""
+    return state() == State.SERVING
 
 
 def is_leaving() -> bool:
-    """Whether SIGTERM has come: clients are to be told."""
-    return _state[0] >= _DRAINING
+    """Return whether SIGTERM was received: clients are told to leave."""
+    return state() >= State.DRAINING
 
 
 def is_draining() -> bool:
-    """Whether the service still serves all the same."""
-    return _state[0] == _DRAINING
+    """Return whether the service is between SIGTERM and its stop, and still serves."""
+    return state() == State.DRAINING
 
 
 def drain_seconds() -> int:
-    """How long a drain takes."""
-    return _state[1]
+    """Return how long a drain takes."""
+    return _shared[1]
 
 
 def drain_on_sigterm(server: Server, seconds: int) -> None:
-    """Put `seconds` of further service between SIGTERM and gunicorn's own stop.
+    """Serve for `seconds` more between SIGTERM and gunicorn's own stop.
 
     gunicorn closes its listening socket at once, which resets the connections that the kernel has accepted but no
     worker has: requests are lost unless the balancer knew beforehand. So the service goes on, says at `/readyz` that it
-    is leaving, closes each connection after its next answer, and stops when nobody comes any more. A second SIGTERM
-    ends the wait.
+    is leaving, closes each connection after its next response, and then stops. A second SIGTERM ends the drain.
     """
-    _state[1] = seconds
+    _shared[1] = seconds
 
     def stop(_signum: int, frame: FrameType | None) -> None:
-        _state[0] = _STOPPING
+        _shared[0] = State.STOPPING
         server.signal(signal.SIGTERM, frame)
 
     def drain(signum: int, frame: FrameType | None) -> None:
         if is_leaving() or not seconds:
             stop(signum, frame)
             return
-        _state[0] = _DRAINING
+        _shared[0] = State.DRAINING
         signal.setitimer(signal.ITIMER_REAL, seconds)
         log.info("draining", extra={"drain_seconds": seconds})
 
@@ -77,10 +91,11 @@ def drain_on_sigterm(server: Server, seconds: int) -> None:
 
 
 def hold_signals_while_forking() -> None:
-    """Let no signal to stop get lost in a worker that is being made.
+    """Make sure that no signal to stop is lost in a worker that is just being forked.
 
-    Between the fork and its own handlers a worker has the server's, which would only note the signal: the server would
-    then wait for the worker until `SHUTDOWN_SECONDS` are over. So signals wait for the fork, and end a young worker.
+    Between the fork and its own handlers a worker has the server's handlers, which would only queue the signal: the
+    server would then wait for that worker until `SHUTDOWN_SECONDS` are over. So signals are blocked during the fork,
+    and end a worker that has no handlers yet.
     """
     held = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 

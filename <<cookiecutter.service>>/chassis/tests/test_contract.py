@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
-from flask_openapi3 import OpenAPI
 from openapi_schema_validator import OAS31Validator, oas31_format_checker
 from openapi_spec_validator import validate
 from psycopg import Connection
@@ -30,12 +30,12 @@ from chassis import config, server
 from chassis.dev import contract
 from chassis.dev.contract import Node
 from chassis.testing.process import BIN, environment
-from chassis.tests.probe import api
+from chassis.tests.probe import PACKAGE, api
 from chassis.tests.probe.app import create_app
 from chassis.tests.probe.process import Gunicorn
 
 
-def test_it_is_valid_openapi_3_1_and_has_every_route_with_its_statuses(app: OpenAPI, client: FlaskClient) -> None:
+def test_it_is_valid_openapi_3_1_and_has_every_route_with_its_statuses(app: Flask, client: FlaskClient) -> None:
     served = client.get("/openapi.json").get_json()
     validate(served)
     assert served["openapi"].startswith("3.1")
@@ -44,16 +44,16 @@ def test_it_is_valid_openapi_3_1_and_has_every_route_with_its_statuses(app: Open
         for methods in served["paths"].values()
         for operation in methods.values()
     }
-    of_any_request = {"400", "405", "408", "414", "417", "431", "500", "501"}
+    of_any_request = {"400", "405", "408", "414", "417", "431", "500", "501", "503"}
     assert all(of_any_request <= answers for answers in statuses.values())
     assert {name: answers - of_any_request for name, answers in statuses.items()} == {
-        "createProbe": {"201", "413", "415", "503"},
-        "listProbes": {"200", "503"},
-        "putProbe": {"200", "201", "413", "415", "503"},
-        "getProbe": {"200", "404", "503"},
-        "deleteProbe": {"204", "503"},
+        "createProbe": {"201", "413", "415"},
+        "listProbes": {"200"},
+        "putProbe": {"200", "201", "413", "415"},
+        "getProbe": {"200", "404"},
+        "deleteProbe": {"204"},
         "getLiveness": {"200"},
-        "getReadiness": {"200", "503"},
+        "getReadiness": {"200"},
         "getVersion": {"200"},
         "getContract": {"200"},
     }
@@ -79,8 +79,8 @@ def test_it_says_the_limits_that_are_enforced(client: FlaskClient) -> None:
     assert (text["minLength"], text["maxLength"], body["additionalProperties"]) == (1, 10_000, False)
     [limit, _after] = (parameter["schema"] for parameter in served["paths"]["/probes"]["get"]["parameters"])
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 100, 20)
-    note = served["components"]["schemas"]["Probe"]
-    assert set(note["properties"]) == {field.name for field in dataclasses.fields(api.Probe)}
+    probe = served["components"]["schemas"]["Probe"]
+    assert set(probe["properties"]) == {field.name for field in dataclasses.fields(api.Probe)}
 
 
 def test_it_says_what_refusals_tell_in_their_headers(client: FlaskClient) -> None:
@@ -134,18 +134,11 @@ def test_what_the_example_asks_for_is_answered_like_the_example(client: FlaskCli
 def test_under_a_prefix_it_has_the_paths_that_the_balancer_routes(settings: config.Config) -> None:
     prefixed = create_app(dataclasses.replace(settings, url_prefix="/api/orders")).test_client()
     served = prefixed.get("/api/orders/openapi.json").get_json()
-    assert set(served["paths"]) == {f"/api/orders{path}" for path in contract.now()["paths"]}
-
-
-def test_the_committed_contract_is_the_one_that_is_served() -> None:
-    served = contract.now()
-    if served != json.loads(contract.COPY.read_text(encoding="utf-8")):
-        said = contract.verdict(contract.committed(), served)
-        pytest.fail(f"{said} `make contract` renews {contract.COPY}.", pytrace=False)
+    assert set(served["paths"]) == {f"/api/orders{path}" for path in contract.now(PACKAGE)["paths"]}
 
 
 def changed(*path: Any, to: Any = None) -> Callable[[Node], Node]:
-    """A change of a contract: what lies at `path` becomes `to`, or goes."""
+    """Return a change of a contract: what lies at `path` becomes `to`, or goes."""
 
     def change(whole: Node) -> Node:
         whole = copy.deepcopy(whole)
@@ -195,8 +188,8 @@ UNKNOWN = {"description": "Accepted"}
         (changed(*TEXT, "type", to="integer"), "POST /probes: body.text: type is integer"),
         (changed(*BODY, "required", to=["text", "colour"]), "POST /probes: body: field colour is required"),
         (changed(*BODY, "properties", to={"words": {}}), "POST /probes: body: field text is refused"),
-        (changed(*SCHEMAS, "Page", "properties", "next"), "GET /probes 200: field next is gone"),
-        (changed(*SCHEMAS, "Page", "required", to=["items"]), "GET /probes 200: field next may be missing"),
+        (changed(*SCHEMAS, "ProbePage", "properties", "next"), "GET /probes 200: field next is gone"),
+        (changed(*SCHEMAS, "ProbePage", "required", to=["items"]), "GET /probes 200: field next may be missing"),
         (changed(*SCHEMAS, "Problem", "properties", "detail"), "field detail is gone"),
         (changed(*KEPT, "properties", "text", "type", to="number"), "type was string"),
         (changed(*KEPT, "properties", "id", "format"), "format uuid before"),
@@ -205,7 +198,7 @@ UNKNOWN = {"description": "Accepted"}
     ],
 )
 def test_a_change_that_breaks_clients_is_called_so_in_one_line(change: Callable[[Node], Node], broken: str) -> None:
-    old = contract.now()
+    old = contract.now(PACKAGE)
     said = contract.verdict(old, change(old))
     assert said.startswith("The contract has changed and BREAKS CLIENTS: ")
     assert broken in said
@@ -229,51 +222,51 @@ def test_a_change_that_breaks_clients_is_called_so_in_one_line(change: Callable[
         changed(*KEPT, "properties", "colour", to=WORD),
         changed(*KEPT, "properties", "text", "maxLength", to=10_000),
         changed(*KEPT, "description", to="Words."),
-        changed(*SCHEMAS, "Page", "properties", "next", "anyOf", to=[{"type": "string"}]),
+        changed(*SCHEMAS, "ProbePage", "properties", "next", "anyOf", to=[{"type": "string"}]),
     ],
 )
 def test_a_change_that_breaks_nobody_is_called_so(change: Callable[[Node], Node]) -> None:
-    old = contract.now()
+    old = contract.now(PACKAGE)
     assert contract.verdict(old, change(old)) == "The contract has changed and breaks no client."
 
 
 def test_what_several_operations_share_is_said_once() -> None:
-    old = contract.now()
+    old = contract.now(PACKAGE)
     said = contract.verdict(old, changed("components", "responses", "ServiceUnavailable", "headers")(old))
-    assert said == "The contract has changed and BREAKS CLIENTS: GET /probes 503: header Retry-After is gone."
+    assert said == "The contract has changed and BREAKS CLIENTS: POST /probes 503: header Retry-After is gone."
 
 
 def test_what_breaks_one_way_does_not_break_the_other_way() -> None:
-    old = contract.now()
+    old = contract.now(PACKAGE)
     stricter = changed(*TEXT, "maxLength", to=5_000)(old)
     assert "BREAKS" in contract.verdict(old, stricter)
     assert "BREAKS" not in contract.verdict(stricter, old)
 
 
 def test_a_body_that_may_no_longer_have_other_fields_breaks_clients() -> None:
-    new = contract.now()
+    new = contract.now(PACKAGE)
     old = changed(*BODY, "additionalProperties")(new)
     assert "POST /probes: body: other fields are refused" in contract.verdict(old, new)
 
 
 def test_the_values_of_a_mapping_are_compared() -> None:
-    mapping = (*SCHEMAS, "Contract", "additionalProperties")
-    old, new = (changed(*mapping, to={"type": kind})(contract.now()) for kind in ("string", "integer"))
+    mapping = ("paths", "/openapi.json", "get", "responses", "200", *SCHEMA, "additionalProperties")
+    old, new = (changed(*mapping, to={"type": kind})(contract.now(PACKAGE)) for kind in ("string", "integer"))
     assert "GET /openapi.json 200.*: type was string" in contract.verdict(old, new)
 
 
 @pytest.mark.parametrize("answers", [{"type": "array", "items": REFERENCE}, {"anyOf": [REFERENCE, {"type": "null"}]}])
 def test_a_schema_that_contains_itself_is_compared(answers: Node) -> None:
-    old = changed(*KEPT, "properties", "answers", to=answers)(contract.now())
+    old = changed(*KEPT, "properties", "answers", to=answers)(contract.now(PACKAGE))
     assert contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old)).count("text") == 1
 
 
 def test_what_is_no_fault_as_one_of_several_is_one_elsewhere() -> None:
     loose = {"description": "OK", "content": {"application/json": {"schema": {"anyOf": [REFERENCE, {}]}}}}
-    old = contract.now()
+    old = contract.now(PACKAGE)
     old["paths"] = {"/any": {"get": {"operationId": "getAny", "responses": {"200": loose}}}, **old["paths"]}
     said = contract.verdict(old, changed(*KEPT, "properties", "text", "type", to="integer")(old))
-    assert said.endswith("BREAKS CLIENTS: GET /probes 200.items[].text: type was string.")
+    assert said.endswith("BREAKS CLIENTS: POST /probes 201.text: type was string.")
 
 
 def test_a_generated_client_creates_reads_lists_and_deletes(
@@ -299,14 +292,14 @@ def test_a_generated_client_creates_reads_lists_and_deletes(
         return importlib.import_module(f"generated.api.probes.{operation}").sync_detailed
 
     with made.Client(gunicorn.url, raise_on_unexpected_status=True, httpx_args={"trust_env": False}) as client:
-        note = call("create_probe")(client=client, body=models.NewProbe(text="hello")).parsed
-        assert isinstance(note, models.Probe)
-        assert call("get_probe")(note.id, client=client).parsed == note
+        probe = call("create_probe")(client=client, body=models.NewProbe(text="hello")).parsed
+        assert isinstance(probe, models.Probe)
+        assert call("get_probe")(probe.id, client=client).parsed == probe
         page = call("list_probes")(client=client, limit=1).parsed
-        assert isinstance(page, models.Page)
-        assert (page.items, page.next_) == ([note], None)
-        assert call("delete_probe")(note.id, client=client).status_code == 204
-        problem = call("get_probe")(note.id, client=client).parsed
+        assert isinstance(page, models.ProbePage)
+        assert (page.items, page.next_) == ([probe], None)
+        assert call("delete_probe")(probe.id, client=client).status_code == 204
+        problem = call("get_probe")(probe.id, client=client).parsed
         assert isinstance(problem, models.Problem)
         assert problem.status == 404
 
@@ -318,7 +311,9 @@ def test_there_is_no_page_unless_it_is_asked_for(client: FlaskClient, path: str)
 
 @pytest.mark.parametrize(("docs", "imported"), [("false", "False"), ("true", "True")])
 def test_nothing_of_the_page_is_imported_unless_it_is_asked_for(docs: str, imported: str) -> None:
-    program = "import sys, service.app as it; it.create_app(); print('flask_openapi3_swagger' in sys.modules)"
+    program = (
+        "import sys, chassis.tests.probe.app as it; it.create_app(); print('flask_openapi3_swagger' in sys.modules)"
+    )
     env = environment(DATABASE_URL="postgresql://nobody@nowhere/nothing", DOCS=docs)
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == imported
@@ -350,7 +345,7 @@ DRIVER = shutil.which("chromedriver")
 
 @pytest.fixture
 def browser() -> Iterator[webdriver.Chrome]:
-    """A headless Chromium that notes what its pages ask for and complain of."""
+    """Return a headless Chromium that notes what its pages ask for and complain of."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or ""
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Response
+from flask import Flask, Response
 from flask.testing import FlaskClient
-from flask_openapi3 import OpenAPI
 
 from chassis import edge
 from chassis.tests.probe.process import Gunicorn
@@ -19,14 +18,14 @@ FORGED = "203.0.113.66"
 
 @pytest.fixture(scope="module")
 def behind_balancer(database_url: str) -> Iterator[Gunicorn]:
-    """A service that believes whoever connects from here."""
+    """Return a service that believes whoever connects from here."""
     allowed = f"10.0.0.0/8,{BALANCER}"
     with Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=1, FORWARDED_ALLOW_IPS=allowed) as server:
         yield server
 
 
 def seen_by(server: Gunicorn, *headers: tuple[str, str]) -> dict[str, Any]:
-    """The canonical line of a request with `headers`."""
+    """Return the canonical line of a request with `headers`."""
     request_id = uuid.uuid4().hex
     with server.client() as client:
         assert client.get("/livez", headers=[("X-Request-ID", request_id), *headers]).status_code == 200
@@ -34,7 +33,7 @@ def seen_by(server: Gunicorn, *headers: tuple[str, str]) -> dict[str, Any]:
 
 
 def redirect_by(server: Gunicorn, *headers: tuple[str, str]) -> str:
-    """The absolute URL that the framework makes of the scheme and the host, as far as it knows them."""
+    """Return the absolute URL that the framework makes of the scheme and the host, as far as it knows them."""
     with server.client() as client:
         answer = client.get("/probes//1", headers=[("Host", "service.example.com"), *headers])
     location: str = answer.headers["location"]
@@ -136,13 +135,13 @@ def test_every_answer_tells_browsers_to_leave_it_alone(gunicorn: Gunicorn, path:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_surprise_tells_them_too(app: OpenAPI) -> None:
+def test_a_surprise_tells_them_too(app: Flask) -> None:
     app.add_url_rule("/broken", view_func=lambda: str(1 // 0))
     headers = app.test_client().get("/broken").headers
     assert set(edge.HEADERS) <= set(headers)
 
 
-def test_a_route_may_say_otherwise(app: OpenAPI) -> None:
+def test_a_route_may_say_otherwise(app: Flask) -> None:
     app.add_url_rule("/page", view_func=lambda: Response(headers={"content-security-policy": "default-src 'self'"}))
     headers = app.test_client().get("/page").headers
     assert headers.getlist("Content-Security-Policy") == ["default-src 'self'"]

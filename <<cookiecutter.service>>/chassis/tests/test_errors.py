@@ -4,9 +4,8 @@ import logging
 
 import psycopg
 import pytest
-from flask import abort
+from flask import Flask, abort
 from flask.testing import FlaskClient
-from flask_openapi3 import OpenAPI
 
 
 def test_an_unknown_path_is_a_404_problem_with_the_request_id(client: FlaskClient) -> None:
@@ -21,7 +20,7 @@ def test_a_wrong_method_is_told_the_right_ones(client: FlaskClient) -> None:
     assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
 
 
-def test_a_body_over_the_limit_is_a_413(app: OpenAPI, client: FlaskClient) -> None:
+def test_a_body_over_the_limit_is_a_413(app: Flask, client: FlaskClient) -> None:
     app.config["MAX_CONTENT_LENGTH"] = 100
     answer = client.post("/probes", json={"text": "x" * 100})
     assert (answer.status_code, answer.content_type) == (413, "application/problem+json")
@@ -43,7 +42,7 @@ def test_a_body_that_does_not_say_it_is_json_is_a_415(client: FlaskClient, conte
         psycopg.InterfaceError("the connection is closed"),
     ],
 )
-def test_a_database_that_cannot_be_had_is_a_503(app: OpenAPI, error: Exception) -> None:
+def test_a_database_that_cannot_be_had_is_a_503(app: Flask, error: Exception) -> None:
     app.add_url_rule("/broken", view_func=lambda: _raise(error))
     answer = app.test_client().get("/broken")
     assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
@@ -51,7 +50,7 @@ def test_a_database_that_cannot_be_had_is_a_503(app: OpenAPI, error: Exception) 
     assert str(error) not in answer.text
 
 
-def test_a_surprise_is_a_500_without_a_word_of_the_inside(app: OpenAPI, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_surprise_is_a_500_without_a_word_of_the_inside(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     app.add_url_rule("/broken", view_func=lambda: _raise(RuntimeError("the password is hunter2")))
     with caplog.at_level(logging.ERROR):
         answer = app.test_client().get("/broken")
@@ -60,7 +59,7 @@ def test_a_surprise_is_a_500_without_a_word_of_the_inside(app: OpenAPI, caplog: 
     assert "hunter2" in caplog.text
 
 
-def test_a_refusal_may_say_why(app: OpenAPI) -> None:
+def test_a_refusal_may_say_why(app: Flask) -> None:
     app.add_url_rule("/refused", view_func=lambda: abort(409, "It is taken."))
     assert app.test_client().get("/refused").get_json()["detail"] == "It is taken."
 

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ import psycopg
 import pytest
 
 from chassis import migrations
-from chassis.dev import postgres
+from chassis.dev import embedded
 from chassis.testing import containers
 from chassis.testing.containers import HARDENED, docker
 from chassis.testing.process import BIN, environment, wait_until
 from chassis.testing.relay import Relay
 from chassis.tests.faults.load import Load
-from chassis.tests.probe import PACKAGE
-from chassis.tests.probe.process import Gunicorn
+from chassis.tests.probe import MIGRATIONS, PACKAGE
+from chassis.tests.probe.process import Gunicorn, running
 
 CODE = [
     "chassis",
@@ -53,11 +54,11 @@ class Code:
     folder: Path
 
     def run(self, **variables: Any) -> Gunicorn:
-        """A deploy of it."""
+        """Return a deploy of it."""
         return Gunicorn(cwd=self.folder, PYTHONDONTWRITEBYTECODE=1, **variables)
 
     def broken(self, file: str, old: str, new: str) -> "Code":
-        """This code, with `new` in the place of `old`."""
+        """Replace `old` by `new` in one file, and return this code."""
         path = self.folder / file
         text = path.read_text(encoding="utf-8")
         assert old in text, f"{file} has changed: nothing to break"
@@ -74,7 +75,7 @@ class Code:
 
 @pytest.fixture
 def code() -> Iterator[Code]:
-    """A fresh copy."""
+    """Return a fresh copy."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for item in CODE:
@@ -87,7 +88,7 @@ def code() -> Iterator[Code]:
 
 @pytest.fixture
 def holds(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
-    """Puts a row of the table: what was done, and what was measured."""
+    """Add a row of the table: what was done, and what was measured."""
     numeral = request.node.name.split("_")[1].upper()
 
     def row(done: str, measured: str) -> None:
@@ -97,7 +98,7 @@ def holds(request: pytest.FixtureRequest, record_property: Callable[[str, object
 
 
 def refused(proof: Callable[[], object]) -> str:
-    """Shows that `proof` notices that its factor is broken; says how."""
+    """Check that `proof` notices that its factor is broken, and return how."""
     with pytest.raises((AssertionError, TimeoutError)) as noticed:
         proof()
     return str(noticed.value)
@@ -132,7 +133,7 @@ def test_i_is_noticed_when_a_deploy_has_code_of_its_own(code: Code, tmp_path: Pa
 
 
 def prove_dependencies(code: Code) -> str:
-    """It runs with what is declared and locked, and with nothing else of the machine."""
+    """Check that it runs with what is declared and locked, and with nothing else of the machine."""
     venv = code.folder / "isolated"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     pip = [str(venv / "bin" / "pip"), "--disable-pip-version-check"]
@@ -167,7 +168,7 @@ def test_ii_is_noticed_when_a_package_is_not_the_one_that_was_locked(code: Code)
 
 
 def prove_config(code: Code) -> str:
-    """The environment decides, no file does, and all that is wrong with it is said at once."""
+    """Check that the environment decides, no file does, and all that is wrong with it is said at once."""
     (code.folder / ".env").write_text("RELEASE=from-a-file\n")
     with code.run(DATABASE_URL=URL, RELEASE="a") as one, code.run(DATABASE_URL=URL) as two:
         assert one.get("/version").json()["release"] == "a"
@@ -191,28 +192,27 @@ def test_iii_is_noticed_when_a_file_is_read(code: Code) -> None:
 
 
 def prove_backing_services(code: Code) -> str:
-    """What answers under the database's name is swapped while the service runs, and it follows."""
+    """Check that what answers under the database's name is swapped while the service runs, and it follows."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)
         name = folder / "name"
-        urls = [stack.enter_context(postgres.embedded(folder / server)) for server in ("one", "two")]
+        urls = [stack.enter_context(embedded.temporary()) for _ in range(2)]
         sockets = []
         for url in urls:
             with psycopg.connect(url, autocommit=True) as conn:
-                migrations.apply(conn)
                 sockets.append(conn.info.host)
+            migrations.apply(partial(psycopg.connect, url, autocommit=True), MIGRATIONS)
         name.symlink_to(sockets[0])
         server = stack.enter_context(
             code.run(DATABASE_URL=f"postgresql://postgres@/postgres?host={name}", DATABASE_MAX_LIFETIME_SECONDS=1)
         )
         client = stack.enter_context(server.client())
-        note = client.post("/probes", json={"text": "on one"}).headers["location"]
+        probe = client.post("/probes", json={"text": "on one"}).headers["location"]
         other = folder / "other"
         other.symlink_to(sockets[1])
         swapped = time.monotonic()
         other.replace(name)
-        wait_until(lambda: client.get(note).status_code == 404, seconds=10)
+        wait_until(lambda: client.get(probe).status_code == 404, seconds=10)
         assert client.post("/probes", json={"text": "on two"}).status_code == 201
         return f"followed after {time.monotonic() - swapped:.1f} s, without a restart"
 
@@ -231,7 +231,7 @@ def test_iv_is_noticed_when_connections_live_for_ever(code: Code) -> None:
 
 @pytest.fixture
 def build() -> Iterator[Callable[[Code, str], str]]:
-    """Builds the image of a code as a release; says its id, a digest of all that is in it. Removes it afterwards."""
+    """Build the image of a code as a release. Return its ID, a digest of its content. Remove it afterwards."""
     built = []
 
     def build(code: Code, release: str) -> str:
@@ -243,7 +243,7 @@ def build() -> Iterator[Callable[[Code, str], str]]:
 
 
 def prove_build_release_run(tested: str, released: str, release: str) -> str:
-    """What was tested is what runs, to the byte, and it says which release it is."""
+    """Check that what was tested is what runs, to the byte, and it says which release it is."""
     assert tested == released, "another image than the one that was tested"
     command = [
         "docker",
@@ -292,10 +292,10 @@ def prove_processes(code: Code, database_url: str) -> str:
 
 
 def test_vi_processes(code: Code, database_url: str, holds: Callable[[str, str], None]) -> None:
-    holds("stored a note by one process and asked another", prove_processes(code, database_url))
+    holds("stored a probe by one process and asked another", prove_processes(code, database_url))
 
 
-def test_vi_is_noticed_when_notes_are_kept_in_memory(code: Code, database_url: str) -> None:
+def test_vi_is_noticed_when_probes_are_kept_in_memory(code: Code, database_url: str) -> None:
     code.broken(
         "chassis/tests/probe/api.py",
         "    probe = Probe(*columns)\n",
@@ -318,7 +318,7 @@ def test_vi_is_noticed_when_notes_are_kept_in_memory(code: Code, database_url: s
 
 
 def prove_port_binding(code: Code) -> str:
-    """It is an HTTP server by itself, on whatever port it is told."""
+    """Check that it is an HTTP server by itself, on whatever port it is told."""
     with code.run(DATABASE_URL=URL) as one, code.run(DATABASE_URL=URL) as two:
         assert [server.get("/livez").status_code for server in (one, two)] == [200, 200]
         return f"answered on {one.port} and {two.port}"
@@ -370,7 +370,7 @@ def test_viii_is_noticed_when_the_number_of_processes_is_fixed(code: Code, datab
 
 
 def prove_disposability(code: Code, database_url: str, **variables: Any) -> str:
-    """It is ready soon, and SIGTERM under load loses nothing while the balancer looks away."""
+    """Check that it is ready soon, and SIGTERM under load loses nothing while the balancer looks away."""
     begun = time.monotonic()
     with code.run(DATABASE_URL=database_url, **{"DRAIN_SECONDS": 5, **variables}) as server:
         ready_seconds = time.monotonic() - begun
@@ -397,7 +397,7 @@ def test_ix_is_noticed_when_it_does_not_drain(code: Code, database_url: str) -> 
 
 
 def prove_parity(code: Code, server_url: str) -> str:
-    """The tests' PostgreSQL is production's, and what a developer composes is the production image."""
+    """Check that the tests' PostgreSQL is production's, and what a developer composes is the production image."""
     compose = (code.folder / "compose.yaml").read_text(encoding="utf-8")
     [major] = re.findall(r"image: postgres:(\d+)", compose)
     with psycopg.connect(server_url) as conn:
@@ -447,7 +447,7 @@ def test_xi_is_noticed_when_something_is_logged_elsewhere(code: Code, database_u
 
 
 def prove_admin(code: Code, empty_database_url: str) -> str:
-    """A one-off process has the same code and configuration, and its exit status says how it went."""
+    """Check that a one-off process has the same code and configuration, and its exit status says how it went."""
 
     def admin(command: str, url: str) -> int:
         env = environment(DATABASE_URL=url, DATABASE_TIMEOUT_SECONDS=1)
@@ -482,7 +482,7 @@ def test_xii_is_noticed_when_failures_are_hidden(code: Code, empty_database_url:
 
 
 def ask(container: str, path: str, method: str = "GET", body: str = "", port: int = 8000) -> Any:
-    """The JSON that a service answers inside its container, where no port needs to be free."""
+    """Return the JSON that a service answers inside its container, where no port needs to be free."""
     program = (
         "import sys, urllib.request as r; method, url, body = sys.argv[1:];"
         "headers = {'Content-Type': 'application/json'};"
@@ -495,8 +495,8 @@ def ask(container: str, path: str, method: str = "GET", body: str = "", port: in
 @containers.needed
 def test_iii_config_in_containers(image: str, network: str, holds: Callable[[str, str], None]) -> None:
     with (
-        containers.running(image, network, "--env=RELEASE=a") as one,
-        containers.running(image, network, "--env=RELEASE=b", "--env=URL_PREFIX=/api") as two,
+        running(image, network, "--env=RELEASE=a") as one,
+        running(image, network, "--env=RELEASE=b", "--env=URL_PREFIX=/api") as two,
     ):
         assert (ask(one, "/version")["release"], ask(two, "/api/version")["release"]) == ("a", "b")
     wrong = ["docker", "run", "--rm", *HARDENED, "--env=LOG_LEVEL=loud", image]
@@ -508,16 +508,16 @@ def test_iii_config_in_containers(image: str, network: str, holds: Callable[[str
 @containers.needed
 def test_vi_processes_in_containers(image: str, network: str, holds: Callable[[str, str], None]) -> None:
     path = f"/probes/{uuid.uuid4()}"
-    with containers.running(image, network) as one, containers.running(image, network) as two:
+    with running(image, network) as one, running(image, network) as two:
         ask(one, path, "PUT", '{"text": "shared"}')
         assert ask(two, path)["text"] == "shared"
         assert docker("diff", one) == docker("diff", two) == ""
-    holds("stored a note by one container and asked another", "found; nothing written on two read-only roots")
+    holds("stored a probe by one container and asked another", "found; nothing written on two read-only roots")
 
 
 @containers.needed
 def test_vii_port_binding_in_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
-    with containers.running(image, network, "--env=PORT=9876") as container:
+    with running(image, network, "--env=PORT=9876") as container:
         assert ask(container, "/livez", port=9876) == {"status": "alive"}
     holds("told a container another port", "answered on 9876")
 
@@ -525,7 +525,7 @@ def test_vii_port_binding_in_a_container(image: str, network: str, holds: Callab
 @containers.needed
 def test_ix_disposability_in_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
     begun = time.monotonic()
-    with containers.running(image, network, "--env=DRAIN_SECONDS=1") as container:
+    with running(image, network, "--env=DRAIN_SECONDS=1") as container:
         ready = time.monotonic()
         docker("stop", container)
         assert docker("inspect", "--format={{.State.ExitCode}}", container) == "0"
@@ -535,7 +535,7 @@ def test_ix_disposability_in_a_container(image: str, network: str, holds: Callab
 
 @containers.needed
 def test_xi_logs_of_a_container(image: str, network: str, holds: Callable[[str, str], None]) -> None:
-    with containers.running(image, network, "--env=DRAIN_SECONDS=0") as container:
+    with running(image, network, "--env=DRAIN_SECONDS=0") as container:
         ask(container, "/probes")
         docker("stop", container)
         said = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)  # noqa: S607

@@ -17,7 +17,7 @@ def test_a_live_service_is_alive_and_ready(client: FlaskClient) -> None:
 def test_a_service_that_has_not_started_is_alive_and_not_ready(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "_state", bytearray(2))
+    monkeypatch.setattr(lifecycle, "_shared", bytearray(2))
     answer = client.get("/readyz")
     assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
     assert answer.headers["Retry-After"] == "1"

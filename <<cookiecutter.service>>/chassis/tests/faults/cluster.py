@@ -19,15 +19,13 @@ import psycopg
 import pytest
 
 from chassis.dev import postgres
+from chassis.testing import containers
 from chassis.testing.process import wait_until
 
 PASSWORD = "only-for-this-test"  # noqa: S105 - it opens nothing else
 PORT = 5432
 
-needs_docker = pytest.mark.skipif(
-    not postgres.docker_answers() and "CI" not in os.environ,  # there it must not be missed
-    reason="no Docker engine answers here",
-)
+needs_docker = containers.needed
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 and "CI" not in os.environ,
     reason="only root may give a process its own resolver and drop the packets of a container",
@@ -52,7 +50,7 @@ printf 'host %s all all scram-sha-256\\n' all replication | tee -a /data/db/pg_h
 
 
 def run(*command: str) -> str:
-    """The output of a command that succeeds."""
+    """Return the output of a command that succeeds."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
@@ -60,7 +58,7 @@ def run(*command: str) -> str:
 
 @dataclass
 class Server:
-    """A PostgreSQL with a database `notes`, which belongs to the role `service`."""
+    """A PostgreSQL with a database `probes`, which belongs to the role `service`."""
 
     container: str
     address: str
@@ -69,18 +67,18 @@ class Server:
     """The name in its certificate."""
 
     def url(self, host: str | None = None, user: str = "service", **parameters: str) -> str:
-        """The URL of the database, at the server's address or under another `host`."""
+        """Return the URL of the database, at the server's address or under another `host`."""
         query = f"?{urlencode(parameters)}" if parameters else ""
         return f"postgresql://{user}:{PASSWORD}@{host or self.address}:{PORT}/probes{query}"
 
     def ask(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
-        """The rows of a statement, asked by the administrator over a connection of its own."""
+        """Return the rows of a statement, asked by the administrator over a connection of its own."""
         with self.connect() as conn:
             cursor = conn.execute(statement.encode(), arguments or None)
             return cursor.fetchall() if cursor.description else []
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection of the administrator's."""
+        """Return a connection of the administrator's."""
         return psycopg.connect(
             self.url(user="postgres"), autocommit=True, connect_timeout=2, application_name="administrator"
         )
@@ -123,7 +121,7 @@ class Server:
 
     @contextmanager
     def cut_off(self) -> Iterator[None]:
-        """A network that swallows every packet from and to the server, and reports nothing."""
+        """Return a network that swallows every packet from and to the server, and reports nothing."""
         # In the container's own namespace, so that no rule outlives it.
         namespace = f"--net=/proc/{run('docker', 'inspect', '--format={{.State.Pid}}', self.container)}/ns/net"
         with ExitStack() as stack:
@@ -134,13 +132,13 @@ class Server:
             yield
 
     def execute(self, *command: str, user: str = "postgres") -> str:
-        """The output of a command that succeeds in the container."""
+        """Return the output of a command that succeeds in the container."""
         return run("docker", "exec", f"--user={user}", self.container, *command)
 
 
 @contextmanager
 def primary(host: str = "postgres-1.internal") -> Iterator[Server]:
-    """A new server that takes reads and writes."""
+    """Return a new server that takes reads and writes."""
     with _machine(host) as server:
         server.execute("sh", "-ec", CERTIFICATES, "sh", host)
         server.execute("sh", "-ec", PRIMARY, "sh", PASSWORD)
@@ -152,7 +150,7 @@ def primary(host: str = "postgres-1.internal") -> Iterator[Server]:
 
 @contextmanager
 def standby(of: Server, host: str = "postgres-2.internal") -> Iterator[Server]:
-    """A new server that follows the primary `of`, which from then on waits for it before it says that it wrote."""
+    """Return a new standby of the primary `of`, which from then on confirms a write once the standby has it."""
     with _machine(host) as server:
         server.execute("sh", "-ec", CERTIFICATES, "sh", host)
         source = f"host={of.address} user=postgres password={PASSWORD} application_name=standby"
@@ -184,7 +182,7 @@ def second_address(server: Server) -> Iterator[str]:
 
 
 def certificate_authority(server: Server, folder: Path) -> Path:
-    """A file in `folder` with the certificate of the private CA that vouches for `server`."""
+    """Return a file in `folder` with the certificate of the private CA that vouches for `server`."""
     path = folder / f"{server.host}.pem"
     path.write_text(server.execute("cat", "/data/tls/ca.pem"))
     return path
@@ -192,7 +190,7 @@ def certificate_authority(server: Server, folder: Path) -> Path:
 
 @contextmanager
 def _machine(host: str) -> Iterator[Server]:
-    """A container in which nothing runs yet, with an empty folder `/data` in memory."""
+    """Return a container in which nothing runs yet, with an empty folder `/data` in memory."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     run(
         "docker",

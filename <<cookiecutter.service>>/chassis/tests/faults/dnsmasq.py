@@ -69,7 +69,7 @@ class Names:
         return self.log.read_text().count(f"query[A] {NAME} ")
 
     def resolve(self) -> str | None:
-        """The address that the name leads to, as an answer on the wire says it. RFC 1035, section 4."""
+        """Return the address that the name leads to, as an answer on the wire says it. RFC 1035, section 4."""
         question = b"".join(bytes([len(label)]) + label.encode() for label in NAME.split(".")) + b"\0"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0.2)
@@ -84,7 +84,7 @@ class Names:
 
 @contextmanager
 def names() -> Iterator[Names]:
-    """A name server that runs until the block ends."""
+    """Return a name server that runs until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         server = Names(Path(folder))
         try:

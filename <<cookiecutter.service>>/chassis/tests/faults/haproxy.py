@@ -54,7 +54,7 @@ class HAProxy:
         self._admin = admin
 
     def command(self, text: str) -> str:
-        """What it answers to a command of its runtime interface.
+        """Return what it answers to a command of its runtime interface.
 
         https://docs.haproxy.org/2.6/management.html#9.3
         """
@@ -95,7 +95,7 @@ class HAProxy:
 
 @contextmanager
 def haproxy(*servers: int, certificate: Path | None = None) -> Iterator[HAProxy]:
-    """A balancer over the servers on these ports, which checks each every 500 ms and retries nothing.
+    """Return a balancer over the servers on these ports, which checks each every 500 ms and retries nothing.
 
     It speaks TLS too, if it is given a certificate: a file, with the key.
     """

@@ -8,6 +8,8 @@ import pytest
 from chassis.testing import containers
 from chassis.testing.containers import docker
 from chassis.tests.faults.load import Load
+from chassis.tests.probe import PACKAGE
+from chassis.tests.probe.process import running
 
 pytestmark = containers.needed
 
@@ -46,8 +48,8 @@ print(json.dumps({
 
 @pytest.fixture
 def container(image: str, network: str, processes: ExitStack) -> str:
-    """The service in a narrow container."""
-    return processes.enter_context(containers.running(image, network, "--publish=127.0.0.1::8000", *NARROW))
+    """Return the service in a narrow container."""
+    return processes.enter_context(running(image, network, "--publish=127.0.0.1::8000", *NARROW))
 
 
 def test_the_image_serves_where_it_may_do_next_to_nothing(container: str) -> None:
@@ -77,6 +79,6 @@ def test_no_shell_is_needed(image: str, container: str) -> None:
     docker("stop", container)
     assert docker("inspect", "--format={{.State.ExitCode}}", container) == "0"
     assert config["Healthcheck"]["Test"][0] == "CMD"
-    assert config["Cmd"] == ["python", "-m", "service"]
+    assert config["Cmd"] == ["python", "-m", PACKAGE]
     assert not config.get("Entrypoint")
     print("no shell: starts, answers its health check and stops with status 0")

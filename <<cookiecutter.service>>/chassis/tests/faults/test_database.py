@@ -46,7 +46,7 @@ RECOVERY_SECONDS = 1
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[cluster.Server]:
-    """A PostgreSQL with the service's schema, which the tests share; each leaves it running."""
+    """Return a PostgreSQL with the service's schema, which the tests share; each leaves it running."""
     with cluster.primary() as server:
         status, events, _ = run_admin("migrate", DATABASE_URL=server.url())
         assert status == 0, events
@@ -54,7 +54,7 @@ def server() -> Iterator[cluster.Server]:
 
 
 def load_on(service: Gunicorn) -> Load:
-    """A steady load that leaves this machine time for everything else."""
+    """Return a steady load that leaves this machine time for everything else."""
     return Load(service.port, clients=8, pause_seconds=0.01)
 
 
@@ -96,7 +96,7 @@ def judge(what: str, load: Load, server: cluster.Server, since: float, reachable
 
 @contextmanager
 def under_load(url: str, within: Sequence[str] = ()) -> Iterator[Load]:
-    """A service on the database at `url`, and a load on it that has begun; it goes on for a while after the block."""
+    """Return a service on the database at `url`, and a load on it, which goes on for a while after the block."""
     with Gunicorn(DATABASE_URL=url, within=within, **SETTINGS) as service, load_on(service) as load:
         load.wait_for(500)
         yield load

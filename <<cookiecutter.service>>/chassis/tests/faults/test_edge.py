@@ -32,7 +32,7 @@ FORGED = [
 
 
 def make_certificate(folder: Path) -> Path:
-    """A file with a certificate for the balancer's address, signed by itself, and its key."""
+    """Return a file with a certificate for the balancer's address, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "balancer")])
     now = dt.datetime.now(dt.UTC)

@@ -21,7 +21,7 @@ CONNECTIONS = 10
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[cluster.Server]:
-    """A PostgreSQL with the service's schema, which the tests share."""
+    """Return a PostgreSQL with the service's schema, which the tests share."""
     with cluster.primary() as server:
         status, events, _ = run_admin("migrate", DATABASE_URL=server.url())
         assert status == 0, events
@@ -30,14 +30,14 @@ def server() -> Iterator[cluster.Server]:
 
 @pytest.fixture(scope="module")
 def elsewhere(server: cluster.Server) -> Iterator[str]:
-    """A second address of the same server: what is written over one is found over the other."""
+    """Return a second address of the same server: what is written over one is found over the other."""
     with cluster.second_address(server) as address:
         yield address
 
 
 @pytest.fixture
 def names() -> Iterator[dnsmasq.Names]:
-    """A name server of the test's own."""
+    """Return a name server of the test's own."""
     with dnsmasq.names() as names:
         yield names
 

@@ -51,7 +51,7 @@ def trickling(port: int, beginning: bytes, drop: bytes, clients: int = TRICKLERS
 
 
 def answered(port: int, requests: int) -> float:
-    """The part of honest requests, each over a connection of its own, that are answered within `PROMPT_SECONDS`."""
+    """Return the share of honest requests, each over its own connection, that are answered within `PROMPT_SECONDS`."""
 
     def ask(_: int) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROMPT_SECONDS)
@@ -70,7 +70,7 @@ def answered(port: int, requests: int) -> float:
 
 @pytest.fixture
 def server(database_url: str, processes: ExitStack) -> Gunicorn:
-    """A service of two workers, as by default."""
+    """Return a service of two workers, as by default."""
     server = processes.enter_context(Gunicorn(DATABASE_URL=database_url))
     server.wait_for("ready", count=2)
     return server

@@ -16,13 +16,13 @@ from chassis.testing.containers import docker
 from chassis.testing.process import free_port
 from chassis.tests.faults import haproxy
 from chassis.tests.faults.load import Load
-from chassis.tests.probe.process import Gunicorn
+from chassis.tests.probe.process import Gunicorn, running
 
 RESTARTS = 10
 
 
 def faults_of(load: Load) -> str:
-    """What went wrong, counted."""
+    """Return what went wrong, counted."""
     return str(Counter(f"{answer.status} {answer.fault}" for answer in load.failed).most_common(5))
 
 
@@ -105,7 +105,7 @@ def test_docker_stop_loses_no_request(image: str, network: str, processes: ExitS
     fleet = {}
     for port in (free_port(), free_port()):
         options = (f"--publish=127.0.0.1:{port}:8000", "--env=DRAIN_SECONDS=2")
-        fleet[port] = processes.enter_context(containers.running(image, network, *options))
+        fleet[port] = processes.enter_context(running(image, network, *options))
     balancer = processes.enter_context(haproxy.haproxy(*fleet))
     with Load(balancer.port) as load:
         for port in list(fleet) * (restarts // 2):

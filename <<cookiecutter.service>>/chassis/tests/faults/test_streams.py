@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from chassis import logs
-from chassis.testing.process import BIN, environment, free_port, wait_until
+from chassis.testing.process import environment, free_port, wait_until
 from chassis.tests.faults.load import Load
 from chassis.tests.probe import PACKAGE
 
@@ -51,7 +51,7 @@ for number in range(LINES):
 
 
 def strictly(line: bytes) -> dict[str, Any]:
-    """The event of a line, which holds no constants that JSON does not know."""
+    """Return the event of a line, which holds no constants that JSON does not know."""
     event: dict[str, Any] = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     return event
 

@@ -3,4 +3,5 @@
 from pathlib import Path
 
 PACKAGE = __name__
-MIGRATIONS = Path(__file__).parent / "migrations"
+FOLDER = Path(__file__).parent
+MIGRATIONS = FOLDER / "migrations"

@@ -2,9 +2,10 @@
 
 from functools import partial
 
-from chassis.testing import process
+from chassis.testing import containers, process
 from chassis.tests.probe import PACKAGE
 
+running = partial(containers.running, package=PACKAGE)
 run_admin = partial(process.run_admin, package=PACKAGE)
 
 

@@ -1,24 +1,22 @@
 """The pages in docs/ show what their commands show: each `console` block is run, and compared."""
 
-import fcntl
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from chassis.testing.process import BIN, environment
+from chassis.dev import lab
+from chassis.testing.process import environment
 
 PAGES = sorted(Path("docs").glob("*.md"))
 MARK = "@@ next @@"
 
 
 def blocks() -> list[tuple[str, str]]:
-    """Each block with its page and heading as a name."""
+    """Return each block, after its page and heading as a name."""
     return [
         (f"{page.stem}: {section.splitlines()[0]}", block)
         for page in PAGES
@@ -30,22 +28,15 @@ def blocks() -> list[tuple[str, str]]:
 BLOCKS = blocks()
 
 
-@pytest.fixture
-def _alone() -> Iterator[None]:
-    """The ports on the pages are what they are, so runs on one machine take turns."""
-    with Path(tempfile.gettempdir(), f"experiments-{os.getuid()}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@pytest.mark.usefixtures("_alone")
 @pytest.mark.skipif(shutil.which("curl") is None and "CI" not in os.environ, reason="there is no curl here")
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[name for name, _ in BLOCKS])
-def test_a_page_shows_what_its_commands_show(block: str, database_url: str) -> None:
+def test_a_page_shows_what_its_commands_show(block: str, empty_database_url: str) -> None:
     steps = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
     script = f"\necho '{MARK}'\n".join(command for command, _ in steps)
-    env = environment(DATABASE_URL=database_url) | {"PATH": f"{BIN}:{environment()['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False, timeout=120)  # noqa: S607
+    with lab.environment(empty_database_url) as variables:
+        index = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "SSL_CERT_"))}
+        env = environment() | index | variables
+        done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False, timeout=60)  # noqa: S607
     shown = done.stdout.split(f"{MARK}\n")
     for (command, expected), actual in zip(steps, shown, strict=True):
         pattern = ".*".join(re.escape(part) for part in expected.strip().split("…"))
@@ -54,11 +45,11 @@ def test_a_page_shows_what_its_commands_show(block: str, database_url: str) -> N
 
 def test_every_factor_has_its_section_and_its_proof() -> None:
     page = Path("docs/twelve-factors.md").read_text(encoding="utf-8")
-    proofs = Path("tests/test_factors.py").read_text(encoding="utf-8")
+    proofs = Path("chassis/tests/test_factors.py").read_text(encoding="utf-8")
     sections = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
     assert len(sections) == 12
     for section in sections:
         parts = re.findall(r"^\*\*(\w+(?: it)?)\.\*\*", section, re.MULTILINE)
-        assert parts == ["Law", "Here", "Experiment", "Without it", "Proof"], section
+        assert parts == ["Rule", "Here", "Experiment", "Without it", "Proof"], section
         [proof] = re.findall(r"^\*\*Proof\.\*\* `(\w+)`", section, re.MULTILINE)
         assert f"def {proof}(" in proofs

@@ -1,0 +1,21 @@
+"""Synthesise all combinations of stacks in a baked service and ask cfn-lint about them, as `make lint` does.
+
+It runs in the service's folder, with the environment of its deployment code.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path.cwd()))
+
+from deploy.tests.conftest import COMBINATIONS, Stacks
+from deploy.tests.test_stacks import LINT_IGNORED
+
+OUT = Path("cdk.out")
+
+for combination in COMBINATIONS:
+    Stacks(OUT / "-".join(combination), *combination)
+linter = Path(sys.executable).with_name("cfn-lint")
+templates = sorted(OUT.glob("*/*.template.json"))
+sys.exit(subprocess.run([linter, "--ignore-checks", *LINT_IGNORED, "--", *templates], check=False).returncode)
