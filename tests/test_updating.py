@@ -136,7 +136,7 @@ def work_of_a_team(service: Path) -> None:
             (service / new.replace("notes", f"{word}s")).write_text(text, encoding="utf-8")
     for name in example:
         (service / name).unlink()
-    for name in ("README.md", "docs/openapi.json", "tests/test_image.py"):
+    for name in ("README.md", "docs/openapi.json", "docs/try-it.txt", "tests/test_image.py"):
         text = (service / name).read_text(encoding="utf-8")
         text = text.replace("note", "invoice").replace("service/api.py", "service/invoices_api.py")
         (service / name).write_text(text, encoding="utf-8")
@@ -181,7 +181,7 @@ def work_of_a_team(service: Path) -> None:
     add(compose, "volumes", "  cache:\n")
     add(service / ".gitignore", "files", "/reports/\n")
     add(service / ".dockerignore", "files", "!fonts\n")
-    add(service / "Dockerfile", "system packages and files", "COPY fonts /srv/fonts\n")
+    add(service / "Dockerfile", "system packages and files", "ENV LANG=C.UTF-8\n")
     add(
         service / "Makefile",
         "targets",

@@ -6,21 +6,29 @@ and `routes`, is plain text.
 """
 
 import argparse
-import dataclasses
 import logging
+import os
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
 
 import psycopg
 from flask import Flask
 
-from chassis import config, db, logs, migrations
+from chassis import config, db, logs, migrations, pool
 
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78  # sysexits(3)
+
+WATCH_SECONDS = 1
+"""How often `migrate` asks whether the server still answers."""
+
+MOST_SILENCES = 3
+"""How many questions in a row the server may leave unanswered, each for `DATABASE_TIMEOUT_SECONDS`."""
 
 C = TypeVar("C", bound=config.Config)
 Command = Callable[[C], None]
@@ -47,15 +55,17 @@ def main(
 
     def migrate(settings: C) -> None:
         """Bring the database's schema up to date."""
-        with connect(settings) as conn:
-            conn.execute("SET statement_timeout = 0")
-            names = migrations.apply(conn, folder)
+        with watched(settings) as connect:
+            with connect() as conn:
+                refuse_unfit(conn, settings)
+            names = migrations.apply(connect, folder)
         log.info("schema is up to date", extra={"applied": names})
 
     def check(settings: C) -> None:
         """Check that everything that the service needs can be reached, and is as the code expects it."""
         started = time.monotonic()
-        with connect(settings) as conn:
+        with db.connect(settings) as conn:
+            refuse_unfit(conn, settings)
             names = migrations.pending(conn, folder)
             [(version,)] = conn.execute("SHOW server_version")
         milliseconds = round((time.monotonic() - started) * 1_000, 3)
@@ -102,20 +112,69 @@ def main(
 
 def show_config(settings: config.Config) -> None:
     """Show the effective configuration, without its secrets."""
-    shown = dataclasses.asdict(settings)
-    url = urlsplit(settings.database_url)
-    if url.password:
-        shown["database_url"] = settings.database_url.replace(f":{url.password}@", ":***@", 1)
-    log.info("configuration", extra={name.upper(): value for name, value in shown.items()})
+    log.info("configuration", extra=config.shown(settings))
 
 
-def connect(settings: config.Config) -> psycopg.Connection[Any]:
-    """Return a new connection to the service's database, made as those of the service are.
+def refuse_unfit(conn: pool.Connection[Any], settings: config.Config) -> None:
+    """Refuse a server that the service cannot rely upon.
 
     Raises:
-        psycopg.OperationalError: The database cannot be reached.
+        MigrationError: It says why, and what to do.
     """
-    return psycopg.connect(settings.database_url, **db.connect_options(settings))
+    if reason := db.find_unfit(conn, settings):
+        raise migrations.MigrationError(reason)
+
+
+@contextmanager
+def watched(settings: config.Config) -> Iterator[Callable[[], pool.Connection[Any]]]:
+    """Within the block, return connections whose statements may take any time, as long as the server is there.
+
+    A statement of a migration may take hours, and meanwhile says nothing. So another connection asks whether the
+    server still answers; if it does not, the connections are closed.
+
+    Raises:
+        MigrationError: The server has stopped answering.
+    """
+    made: list[pool.Connection[Any]] = []
+    ended = threading.Event()
+    is_silent = threading.Event()
+
+    def connect() -> pool.Connection[Any]:
+        conn = db.connect(settings)
+        conn.limit_seconds = None
+        made.append(conn)
+        return conn
+
+    def watch() -> None:
+        silences = 0
+        while silences < MOST_SILENCES:
+            if ended.wait(WATCH_SECONDS):
+                return
+            try:
+                db.connect(settings).close()
+            except (psycopg.errors.ConnectionTimeout, pool.ServerSilentError):
+                silences += 1
+            except psycopg.Error:  # an answer, too: a server that has gone away has closed our connections
+                silences = 0
+            else:
+                silences = 0
+        is_silent.set()
+        for conn in made:
+            if not conn.closed:
+                with socket.socket(fileno=os.dup(conn.fileno())) as sock, suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
+    try:
+        yield connect
+    except (psycopg.Error, migrations.MigrationError):
+        if is_silent.is_set():
+            raise migrations.MigrationError(
+                "the server has stopped answering, and whether the last file was applied is not known: run this again"
+            ) from None
+        raise
+    finally:
+        ended.set()
 
 
 def _parser(program: str, commands: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:

@@ -6,17 +6,16 @@ https://spec.openapis.org/oas/v3.1.0
 
 import re
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
-from flask import Blueprint, Flask, Response
+from flask import Flask, Response
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from werkzeug.http import HTTP_STATUS_CODES
 
-from chassis import errors
+from chassis import docs, errors
 from chassis.config import Config
 
 if TYPE_CHECKING:
@@ -74,28 +73,6 @@ Mode = Literal["validation", "serialization"]
 
 SCHEMAS = "#/components/schemas/{model}"
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>The contract</title>
-<link rel="stylesheet" href="docs/assets/css/swagger-ui.css">
-<link rel="icon" href="docs/assets/images/swagger.svg">
-<div id="page"></div>
-<script src="docs/assets/js/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
-"""
-
-START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#page", deepLinking: true, validatorUrl: null})\n'
-"""A file of its own, so that the policy need not allow scripts in the page."""
-
-POLICY = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; "  # its style sheet holds the icons
-    "connect-src 'self'"  # for the contract, and for what is tried out
-)
-"""What a browser may do for the page. https://www.w3.org/TR/CSP3/"""
-
 
 class ContractError(ValueError):
     """The routes cannot be described as they are. The text says what to change."""
@@ -135,7 +112,7 @@ def register(app: Flask, settings: Config, blueprints: Iterable["api.Blueprint"]
         return Response(text, content_type="application/json")
 
     if settings.docs:
-        app.register_blueprint(_page(), url_prefix=f"{settings.url_prefix}/docs")
+        app.register_blueprint(docs.page(), url_prefix=f"{settings.url_prefix}/docs")
 
 
 def describe(settings: Config, blueprints: list["api.Blueprint"]) -> dict[str, Any]:
@@ -395,21 +372,3 @@ def _problem(status: int) -> Any:
         "content": {"application/problem+json": content},
     }
     return answer | ({"headers": HEADERS[status]} if status in HEADERS else {})
-
-
-def _page() -> Blueprint:
-    """Return Swagger UI, from the package that has it. Its addresses are relative: they hold under any prefix."""
-    assets = resources.files("flask_openapi3_swagger") / "templates" / "swagger"  # imported here, only if it is wanted
-    page = Blueprint("docs", __name__, static_folder=str(assets), static_url_path="/assets")
-
-    @page.get("")
-    def docs() -> Response:
-        """Return the page."""
-        return Response(PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY})
-
-    @page.get("/start.js")
-    def start() -> Response:
-        """Return the script that starts the page."""
-        return Response(START, content_type="text/javascript; charset=utf-8")
-
-    return page

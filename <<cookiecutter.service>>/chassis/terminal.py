@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 RESET, BOLD, DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
-COLOURS = {"DEBUG": "\x1b[36m", "INFO": "\x1b[32m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+COLOURS = {
+    "DEBUG": "\x1b[36m",
+    "INFO": "\x1b[32m",
+    "WARNING": "\x1b[33m",
+    "ERROR": "\x1b[31m",
+    "CRITICAL": "\x1b[1;31m",
+}
 
 SHOWN_ELSEWHERE = {"timestamp", "severity_text", "logger", "body", "exception.stacktrace"}
 SAID_BY_THE_BODY = {"http.request.method", "http.route", "http.response.status_code"}

@@ -59,9 +59,8 @@ def empty_database_url(server_url: str) -> Iterator[str]:
 def database_url(server_url: str, package: str) -> Iterator[str]:
     """Return the URL of a database with the service's schema, which the tests share."""
     with postgres.database(server_url) as url:
-        with psycopg.connect(url, autocommit=True) as conn:
-            folder = Path(str(importlib.import_module(package).__file__)).parent / "migrations"
-            migrations.apply(conn, folder)
+        folder = Path(str(importlib.import_module(package).__file__)).parent / "migrations"
+        migrations.apply(lambda: psycopg.connect(url, autocommit=True), folder)
         yield url
 
 

@@ -1,7 +1,7 @@
 """What happens to ten copies in three zones, one after the other, each by its own word.
 
 A word stands for one act or two: the failure, and the way back. After each act the rehearsal waits until all is well,
-looks at every request of the load and at every acknowledged write, and notes the figures.
+looks at every request of the load and at every acknowledged write, and records the figures.
 """
 
 import time
@@ -52,7 +52,7 @@ def run(show: Rehearsal, words: list[str], watch_seconds: float) -> str:
 
 
 def perform(show: Rehearsal, word: str, act: Act) -> None:
-    """Let an act happen, wait until all is well, and note its figures.
+    """Let an act happen, wait until all is well, and record its figures.
 
     Raises:
         StageError: It could not be caused, or not all was well in time.

@@ -78,6 +78,8 @@ class Cloud:
 
     def __init__(self) -> None:
         self.script = "success"
+        self.blue_looks = len(EVENTS)
+        """How many looks a deployment takes until it is over; green has all traffic after one for each event."""
         self.seen: dict[str, int] = {}
         self.stopped: set[str] = set()
         self.native: list[dict[str, Any]] = []
@@ -112,7 +114,9 @@ class Cloud:
             "wsgi.input": _Body(request),
         }
         list(self.moto(environ, _ignore))
-        self.__dict__.update(script="success", seen={}, stopped=set(), native=[], hooks=[], requests=[])
+        self.__dict__.update(
+            script="success", blue_looks=len(EVENTS), seen={}, stopped=set(), native=[], hooks=[], requests=[]
+        )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request of WSGI: from the script, or else by moto."""
@@ -160,10 +164,10 @@ class Cloud:
             self.seen[identity] = self.seen.get(identity, 0) + 1
             deployment.status = "InProgress"
             status, last, _ = self._ending(identity)
-            if status != "InProgress" and self.seen[identity] > (EVENTS.index(last) if last else len(EVENTS)):
+            if status == "Succeeded" and self.seen[identity] == len(EVENTS):
+                _give_traffic(json.loads(_content(deployment.revision)))
+            if status != "InProgress" and self.seen[identity] > (EVENTS.index(last) if last else self.blue_looks):
                 deployment.status = status
-                if status == "Succeeded":
-                    _give_traffic(json.loads(_content(deployment.revision)))
         status, _, error = self._ending(identity)
         info = {
             "deploymentId": identity,
@@ -197,6 +201,10 @@ class Cloud:
         self.stopped.add(request["deploymentId"])
         self.seen[request["deploymentId"]] = EVENTS.index("AllowTraffic")
         return {"status": "Pending", "statusMessage": "stopping"}
+
+    def on_ContinueDeployment(self, request: dict[str, Any]) -> Any:
+        self.seen[request["deploymentId"]] = 10 * self.blue_looks
+        return dict[str, Any]()
 
     def on_PutLifecycleEventHookExecutionStatus(self, request: dict[str, Any]) -> Any:
         self.hooks.append(request)
