@@ -369,9 +369,6 @@ def assert_intact(answers: dict[str, str], texts: dict[str, str]) -> None:
     assert f"@{host}/" in compose["services"]["web"]["environment"]["DATABASE_URL"]
     assert f"@{host}/" in files[".env.example"]["DATABASE_URL"]
     assert {files[f"deploy/{name}.toml"]["domain"] for name in ("staging", "production")} == {answers["domain"]}
-    rehearsal = files["deploy/rehearse.yaml"]["services"]
-    assert rehearsal["postgres"]["networks"]["default"]["aliases"] == [host]
-    assert f"/api/{answers['service']}" in rehearsal["blue"]["environment"].values()
 
 
 def test_each_question_is_asked_in_words() -> None:

@@ -1,216 +1,320 @@
-"""A service takes a newer template and loses nothing of its own."""
+"""A service takes a newer template without a conflict, and loses nothing of its own."""
 
+import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
 
-from tests.conftest import SOURCE, TEMPLATE, Tree, clone, commit, cookiecutter, git, tree
+from tests.conftest import SOURCE, TEMPLATE, Bake, Tree, clone, commit, cookiecutter, git, tree
 from tests.test_service import environment
 
 BIN = Path(sys.executable).parent
 SERVICE_BIN = TEMPLATE / ".venvs" / "service" / "bin"
-LEFT_TO_THE_TEAM = sorted(
-    str(path.relative_to(SOURCE)) for name in ("requirements*.txt", "migrations/*.sql") for path in SOURCE.rglob(name)
-)
-CONTESTED = ".env.example"
-CONFLICT = r"^<<<<<<< .*?\n(.*?)^\|{7} .*?\n(.*?)^=======\n(.*?)^>>>>>>> .*?\n"
+PLACE = re.compile(r"\s*# Your own [^:]*:\n")
+"""A line below which a team adds its own in a file that is the template's. See `[tool.cruft]` in `pyproject.toml`."""
+
+RESOURCES = ["invoice", "customer", "payment"]
+SWEEPER = '''"""Count the invoices once a minute, until SIGTERM: `python -m service.sweeper`."""
+
+import signal
+import sys
+import threading
+
+from chassis import config, db, logs
+from service.config import Config
+
+SECONDS = 60
+
+
+def main() -> int:
+    """Count until a SIGTERM arrives, and return the exit status."""
+    settings = config.load(Config)
+    logs.configure(settings)
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    while not stopping.is_set():
+        with db.connect(settings) as conn:
+            conn.execute("SELECT count(*) FROM invoices")
+        stopping.wait(SECONDS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''
+COUNT = '''def count(settings: Config) -> None:
+    """Count the invoices."""
+    with db.connect(settings) as conn:
+        [(number,)] = conn.execute("SELECT count(*) FROM invoices")
+    log.info("counted", extra={"invoices": number, "currency": settings.currency})
+
+
+COMMANDS: dict[str, admin.Command[Config]] = {"count": count}
+'''
+TESTS = '''"""What this service adds to the machinery."""
+
+import logging
+
+import pytest
+
+from service import admin
+from service.config import Config
+
+
+def test_count_logs_how_many_invoices_there_are(settings: Config, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        admin.count(settings)
+    assert [record.__dict__["currency"] for record in caplog.records] == ["EUR"]
+'''
+
+
+def patterns(service: Path) -> list[str]:
+    """Return what a service tells cruft to skip."""
+    project = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))
+    return list(project["tool"]["cruft"]["skip"])
+
+
+def skipped(service: Path) -> list[str]:
+    """Return the files of a service that an update leaves to the team."""
+    found = [path for pattern in patterns(service) for path in service.glob(pattern)]
+    files = {file for path in found for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()}
+    return sorted(str(file.relative_to(service)) for file in files)
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    """Replace a piece of a file that must be in it."""
+    """Replace a piece of a file that must be in it once."""
     text = path.read_text(encoding="utf-8")
-    assert old in text, f"{path}: {old}"
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    assert text.count(old) == 1, f"{path}: {old}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def add(path: Path, place: str, lines: str) -> None:
+    """Add lines of the team in the place of a file that is for them."""
+    edit(path, f"# Your own {place}:\n", f"# Your own {place}:\n{lines}")
 
 
 def make_older(service: Path) -> None:
-    """Make the template's service what an older release of it might have been: HEAD adds, changes, removes."""
-    (service / "Procfile").unlink()
-    (service / "old.cfg").write_text("[old]\n")
-    edit(service / "README.md", "## HTTP\n", "A sentence that is gone.\n\n## HTTP\n")
-    edit(service / "service" / "errors.py", '"""\n', '"""\n\nOLD = "gone"\n')
-    edit(service / "Makefile", "help:\n", "help: # so far\n")
-    edit(service / CONTESTED, "# Every variable", "# Each and every variable")
-    for name in LEFT_TO_THE_TEAM:
-        comment = "--" if name.endswith(".sql") else "#"
-        (service / name).write_text((service / name).read_text(encoding="utf-8") + f"{comment} as it was\n")
+    """Make the template's service what an older release of it might have been.
+
+    All lines of the template's files are different but for the places of the team, and the line below each of them.
+    One file is of another name, one is missing and one will go. Of the team's files, the end is different.
+    """
+    theirs = set(skipped(service))
+    for path in sorted(path for path in service.rglob("*") if path.is_file()):
+        name = str(path.relative_to(service))
+        if path.suffix in {".png", ".json"} or name in theirs:
+            mark = {".sql": b"\n-- older\n", ".json": b"\n"}.get(path.suffix, b"\n# older\n")
+            path.write_bytes(path.read_bytes() + mark)
+            continue
+        lines, kept = [], False
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            is_place = PLACE.fullmatch(line) is not None
+            older = f"**/{line}" if name == ".gitignore" else line.replace("\n", " # older\n")
+            lines.append(line if is_place or kept or not line.strip() else older)
+            kept = is_place
+        path.write_text("".join(lines), encoding="utf-8")
+    (service / "chassis" / "health.py").rename(service / "chassis" / "probes.py")
+    (service / "chassis" / "fast.py").unlink()
+    (service / "chassis" / "old.py").write_text('"""A module that is gone in the newest release."""\n')
 
 
 def work_of_a_team(service: Path) -> None:
-    """A resource renamed; a variable, a migration and a dependency added; a line of the template's changed."""
-    for folder in ("service", "tests"):
-        name = "notes.py" if folder == "service" else "test_notes.py"
-        (service / folder / name).rename(service / folder / name.replace("notes", "tasks"))
-    for path in [*service.rglob("*.py"), service / "README.md", service / "tests" / "try-it.txt"]:
-        text = path.read_text(encoding="utf-8")
-        renamed = re.sub("(?<!0001_)(n|N)ote", lambda found: {"n": "t", "N": "T"}[found[1]] + "ask", text)
-        path.write_text(renamed, encoding="utf-8")
-    (service / "service" / "migrations" / "0002_tasks.sql").write_text("ALTER TABLE notes RENAME TO tasks;\n")
+    """Replace the notes by three resources; add a variable, a command, a process, packages, tests, a job, a target."""
+    example = ["service/notes.py", "service/api.py", "tests/test_notes.py", "tests/test_api.py"]
+    example += ["service/migrations/0001_notes.sql"]
+    for number, word in enumerate(RESOURCES, 1):
+        for name in example:
+            new = re.sub(r"\bapi|(?<=_)api", f"{word}s_api", name).replace("0001", f"{number:04}")
+            text = (service / name).read_text(encoding="utf-8").replace("note", word).replace("Note", word.title())
+            (service / new.replace("notes", f"{word}s")).write_text(text, encoding="utf-8")
+    for name in example:
+        (service / name).unlink()
+    for name in ("README.md", "docs/openapi.json", "docs/try-it.txt", "tests/test_image.py"):
+        text = (service / name).read_text(encoding="utf-8")
+        text = text.replace("note", "invoice").replace("service/api.py", "service/invoices_api.py")
+        (service / name).write_text(text, encoding="utf-8")
+    (service / "docs" / "adopt.md").unlink()
 
+    app = service / "service" / "app.py"
+    edit(app, "from service import api\n", f"from service import {', '.join(f'{word}s_api' for word in RESOURCES)}\n")
+    edit(app, "[api.notes]", f"[{', '.join(f'{word}s_api.{word}s' for word in RESOURCES)}]")
     config = service / "service" / "config.py"
-    edit(config, "    url_prefix: str\n", '    currency: str\n    """Currency of the prices."""\n    url_prefix: str\n')
     edit(
         config,
-        "url_prefix=text(",
-        'currency=text("CURRENCY", "EUR", validate.Length(equal=3)),\n        url_prefix=text(',
+        '    """\n',
+        '    """\n\n    currency: str = config.variable("currency of the prices", "EUR", unit="name")\n',
     )
+    with (service / ".env.example").open("a", encoding="utf-8") as file:
+        file.write("CURRENCY=EUR\n")
+    admin = service / "service" / "admin.py"
+    edit(admin, "COMMANDS: dict[str, admin.Command[Config]] = {}\n", COUNT)
+    edit(admin, "import sys\n", "import logging\nimport sys\n")
+    edit(admin, "from chassis import admin\n", "from chassis import admin, db\n")
     edit(
-        service / "README.md", "| `URL_PREFIX`", "| `CURRENCY` | name | EUR | currency of the prices |\n| `URL_PREFIX`"
+        admin,
+        'MIGRATIONS = Path(__file__).parent / "migrations"\n',
+        'MIGRATIONS = Path(__file__).parent / "migrations"\n\nlog = logging.getLogger("admin")\n',
     )
-    edit(service / ".env.example", "URL_PREFIX=", "CURRENCY=EUR\nURL_PREFIX=")
+    (service / "service" / "sweeper.py").write_text(SWEEPER)
+    (service / "tests" / "test_admin.py").write_text(TESTS)
+    with (service / "requirements.txt").open("a", encoding="utf-8") as file:
+        file.write("# tenacity, as make lock would add it\n")
+    edit(service / "deploy" / "staging.toml", '\naccount = "000000000000"', '\naccount = "123456789012"')
 
-    edit(service / "pyproject.toml", '"flask>=3.1",\n', '"flask>=3.1",\n    "tenacity>=9",\n')
-    edit(service / "requirements.txt", "flask==", "# tenacity, as make lock would add it\nflask==")
-    edit(service / CONTESTED, (service / CONTESTED).read_text(encoding="utf-8").partition("\n")[0], "# Our own words.")
-    ruff: list[str | Path] = [
-        BIN / "ruff",
-        "check",
-        "--no-cache",
-        "--quiet",
-        "--select",
-        "I",
-        "--fix",
-    ]  # imports in their new order
-    subprocess.run(ruff, cwd=service, check=True)
+    project = service / "pyproject.toml"
+    add(project, "dependencies", '    "tenacity>=9",\n')
+    add(project, "tools", '    "time-machine",\n')
+    add(project, "filters", '    "ignore:about the weather",\n')
+    add(project, "overrides", '[[tool.mypy.overrides]]\nmodule = ["untyped.*"]\nignore_missing_imports = true\n')
+    add(project, "rules that are off", '    "TD003", # we have no tracker\n')
+    add(project, "files", '"service/sweeper.py" = [\n    "T201", # it prints\n]\n')
+    add(service / "Procfile", "processes", "sweeper: python -m service.sweeper\n")
+    compose = service / "compose.yaml"
+    add(compose, "variables", "      CURRENCY: EUR\n")
+    add(compose, "processes and backing services", "  cache:\n    image: valkey/valkey:9\n")
+    add(compose, "volumes", "  cache:\n")
+    add(service / ".gitignore", "files", "/reports/\n")
+    add(service / ".dockerignore", "files", "!fonts\n")
+    add(service / "Dockerfile", "system packages and files", "ENV LANG=C.UTF-8\n")
+    add(
+        service / "Makefile",
+        "targets",
+        "report: .venv/installed # the report of the month\n\t$(BIN)/python -m report\n",
+    )
+    add(service / ".github" / "workflows" / "ci.yml", "jobs", "  ours:\n    runs-on: ubuntu-24.04\n")
+    (service / "service" / "reports").mkdir()
+    (service / "service" / "reports" / "monthly.txt").write_text("Invoices of the month\n")
+    for ruff in (["check", "--quiet", "--select", "I", "--fix"], ["format", "--quiet"]):  # as `make format` would
+        subprocess.run([BIN / "ruff", *ruff, "--no-cache", "service", "tests"], cwd=service, check=True)
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template's repository: with each release that it has, its oldest commit, and one that is made up."""
+    """Return the template's repository, with its releases and one that is made up."""
     repository = clone(tmp_path_factory.mktemp("updating") / "template")
     now = git(repository, "rev-parse", "HEAD").strip()
-    born = git(repository, "log", "--reverse", "--format=%H", "--diff-filter=A", "--", "tests/test_rendering.py")
-    git(repository, "tag", "the-first", born.split()[0])
     make_older(repository / SOURCE.name)
     git(repository, "tag", "made-up", commit(repository, "An older release"))
+    git(repository, "rm", "--quiet", "-r", SOURCE.name)
     git(repository, "checkout", "--quiet", now, "--", ".")
-    git(repository, "rm", "--quiet", "-f", f"{SOURCE.name}/old.cfg")
     commit(repository, "The newest")
     assert git(repository, "diff", now) == ""
     return repository
 
 
 def releases() -> list[str]:
-    """The tags of the template, and two that the fixture above makes."""
-    return [*git(TEMPLATE, "tag", "--list").split(), "the-first", "made-up"]
+    """Return the tags of the template, and the one that the fixture above makes."""
+    return [*git(TEMPLATE, "tag", "--list").split(), "made-up"]
 
 
-def cruft(folder: Path, *arguments: str | Path) -> str:
-    """What cruft says, when it succeeds."""
-    done = subprocess.run(
-        [BIN / "cruft", *arguments],
-        cwd=folder,
-        env=environment(HOME=str(folder.parent)),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+def run(command: list[str | Path], folder: Path, **variables: str) -> str:
+    """Return what a command says that succeeds."""
+    environ = environment(**variables)
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def update(template: Path, release: str, folder: Path, work: Callable[[Path], None]) -> tuple[Tree, Tree, Path]:
-    """Make a service from `release`, do the team's work, update it: its files at first, before the update, and it."""
-    cruft(folder, "create", template, "--checkout", release, "--no-input")
-    service = folder / "orders"
-    first = tree(service)
-    git(service, "init", "--quiet")
-    commit(service, "A new service")
-    work(service)
-    before = {name: file for name, file in tree(service).items() if not name.startswith(".git/")}
+def create(template: Path, folder: Path, *arguments: str) -> Path:
+    """Return the repository of a new service that cruft has made."""
+    run([BIN / "cruft", "create", template, "--no-input", *arguments], folder, HOME=str(folder))
+    git(folder / "orders", "init", "--quiet")
+    commit(folder / "orders", "A new service")
+    return folder / "orders"
+
+
+def shallow(service: Path, folder: Path) -> Path:
+    """Return a clone that has the last commit only, as a workflow checks it out."""
+    git(folder, "clone", "--quiet", "--depth=1", f"file://{service}", str(folder / "clone"))
+    return folder / "clone"
+
+
+def update(service: Path, version: str) -> str:
+    """Update a service to a version of the template as `make update` does it. Return what that says."""
+    path = f"{BIN}:/usr/bin:/bin"
+    return run([sys.executable, "-m", "chassis.dev.update", version], service, HOME=str(service.parent), PATH=path)
+
+
+def files(service: Path) -> Tree:
+    """Return the files of a service without Git's own."""
+    return {name: file for name, file in tree(service).items() if not name.startswith(".git/")}
+
+
+class Updated(NamedTuple):
+    """A service that was updated: its folder, its files before, and the files that it should have."""
+
+    service: Path
+    before: Tree
+    wanted: Tree
+
+
+def updated(template: Path, release: str, folder: Path) -> Updated:
+    """Make a service from a release, do the team's work, and update a clone of it."""
+    service = create(template, folder, "--checkout", release)
+    work_of_a_team(service)
     commit(service, "Our own work")
-    git(service, "config", "merge.conflictStyle", "diff3")
-    cruft(service, "update", "--skip-apply-ask", "--checkout", "main")
-    return first, before, service
+    before = files(service)
+    service = shallow(service, folder)
+    update(service, "main")
 
-
-def pieces(path: Path) -> list[tuple[str, str, str]]:
-    """Each conflict in a file: the team's lines, those that both began with, and the template's."""
-    return re.findall(CONFLICT, path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (folder / "wanted" / "home").mkdir(parents=True)  # as if the team had begun with the newest template
+    assert cookiecutter(folder / "wanted", folder / "wanted" / "home", template=template).returncode == 0
+    work_of_a_team(folder / "wanted" / "orders")
+    wanted = tree(folder / "wanted" / "orders")
+    return Updated(service, before, wanted | {name: before[name] for name in skipped(service)})
 
 
 @pytest.mark.parametrize("release", releases())
-def test_an_update_loses_no_line_of_the_team(template: Path, tmp_path: Path, release: str) -> None:
-    first, before, service = update(template, release, tmp_path, work_of_a_team)
-    assert not list(service.rglob("*.rej"))
-    for name, (_, content) in before.items():
-        if name == ".cruft.json" or content == first.get(name, (0, b""))[1]:
-            continue
-        theirs = set(content.decode().splitlines()) - set(first.get(name, (0, b""))[1].decode().splitlines())
-        assert theirs <= set((service / name).read_text(encoding="utf-8").splitlines()), name
-    for name in git(service, "diff", "--name-only", "--diff-filter=U").split():
-        conflicts = pieces(service / name)
-        assert conflicts, name
-        for ours, base, theirs_now in conflicts:
-            assert ours != base != theirs_now, f"{name}: only one side changed this"
-
-
-def test_an_update_brings_what_is_new_and_conflicts_where_both_sides_changed_a_line(
-    template: Path, tmp_path: Path
+def test_an_update_has_no_conflict_and_changes_what_is_the_templates_only(
+    template: Path, tmp_path: Path, release: str
 ) -> None:
-    _, before, service = update(template, "made-up", tmp_path, work_of_a_team)
-    assert git(service, "diff", "--name-only", "--diff-filter=U").split() == [CONTESTED]
-    [(ours, _, theirs)] = pieces(service / CONTESTED)
-    assert (ours, theirs[:16]) == ("# Our own words.\n", "# Every variable")
-    text = (service / CONTESTED).read_text(encoding="utf-8")
-    (service / CONTESTED).write_text(re.sub(CONFLICT, r"\1", text, flags=re.MULTILINE | re.DOTALL), encoding="utf-8")
+    service, before, wanted = updated(template, release, tmp_path)
+    assert git(service, "diff", "--name-only", "--diff-filter=U") == ""
+    assert not list(service.rglob("*.rej"))
+    now = files(service)
+    assert now.pop(".cruft.json") != before[".cruft.json"]
+    assert {name for name in now | wanted if now.get(name) != wanted.get(name)} == set()
+    assert {name for name in skipped(service) if now[name] != before[name]} == set()
 
-    wanted = tmp_path / "wanted"  # as if the team had begun with the newest template
-    (wanted / "home").mkdir(parents=True)
-    assert cookiecutter(wanted, wanted / "home", template=template).returncode == 0
-    work_of_a_team(wanted / "orders")
-    updated = {name: file for name, file in tree(service).items() if not name.startswith(".git/")}
-    assert updated.pop(".cruft.json")
-    expected = tree(wanted / "orders")
-    for name in LEFT_TO_THE_TEAM:
-        assert updated[name] == before[name] != expected[name]
-        expected[name] = before[name]
-    assert updated == expected
 
-    environ = environment(PYTHONPYCACHEPREFIX=str(TEMPLATE / ".venvs" / "bytecode"), DATABASE_URL="")
-    environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(tmp_path)
-    tests = [f"tests/test_{name}.py" for name in ("config", "docs", "errors", "routes", "tasks")]
-    for gate, *arguments in (
-        ["ruff", "check", "--no-cache"],
-        ["mypy", "--cache-dir", str(TEMPLATE / ".mypy_cache" / "updated")],
-        ["pytest", "-p", "no:cacheprovider", "--quiet", *tests],
+def test_an_updated_service_passes_its_gates(template: Path, tmp_path: Path) -> None:
+    service = updated(template, "made-up", tmp_path).service
+    variables = {
+        "PYTHONPYCACHEPREFIX": str(TEMPLATE / ".venvs" / "bytecode"),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path),
+    }
+    tests = [f"tests/test_{name}.py" for name in ("admin", "contract", "docs", "invoices", "invoices_api")]
+    ours = ["service", "tests"]  # the rest is the template's, byte for byte, and has gates of its own
+    for gate in (
+        ["python", "-m", "chassis.dev.variables"],
+        ["python", "-m", "chassis.dev.contract"],
+        ["ruff", "check", "--no-cache", *ours],
+        ["ruff", "format", "--no-cache", "--check", *ours],
+        ["mypy", "--cache-dir", str(TEMPLATE / ".mypy_cache" / "updated"), *ours],
+        ["pytest", "-p", "no:cacheprovider", "--quiet", *tests, "chassis/tests/test_config.py"],
     ):
-        done = subprocess.run(
-            [SERVICE_BIN / gate, *arguments],
-            cwd=service,
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        run([SERVICE_BIN / gate[0], *gate[1:]], service, **variables)
 
 
 def test_a_service_that_is_up_to_date_is_left_alone(template: Path, tmp_path: Path) -> None:
-    cruft(tmp_path, "create", template, "--no-input")
-    service = tmp_path / "orders"
-    git(service, "init", "--quiet")
-    commit(service, "A new service")
-    cruft(service, "check")
-    assert "already up to date" in cruft(service, "update", "--skip-apply-ask")
+    service = shallow(create(template, tmp_path), tmp_path)
+    run([BIN / "cruft", "check"], service)
+    assert "already up to date" in update(service, "HEAD")
     assert git(service, "status", "--porcelain") == ""
 
 
 def test_the_workflow_opens_one_pull_request_and_only_when_there_is_something_new(
     template: Path, tmp_path: Path
 ) -> None:
-    cruft(tmp_path, "create", template, "--checkout", "made-up", "--no-input")
-    service = tmp_path / "orders"
-    git(service, "init", "--quiet")
-    commit(service, "A new service")
+    service = create(template, tmp_path, "--checkout", "made-up")
     git(tmp_path, "clone", "--quiet", "--bare", str(service), "origin.git")
-    git(service, "remote", "add", "origin", str(tmp_path / "origin.git"))
     workflow = yaml.safe_load((SOURCE / ".github" / "workflows" / "template.yml").read_text(encoding="utf-8"))
     [_, step] = workflow["jobs"]["update"]["steps"]
     assert step["if"] == "hashFiles('.cruft.json') != ''"  # without it, nothing
@@ -218,23 +322,103 @@ def test_the_workflow_opens_one_pull_request_and_only_when_there_is_something_ne
     tools.mkdir()
     for name, script in {
         "pipx": "true",
-        "gh": f'echo "$@" >> {tmp_path}/said; test "$2" != list || cat open',
+        "gh": f'echo "$@" >> {tmp_path}/said; test "$2" != list || cat {tmp_path}/open',
     }.items():
-        (tools / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (tools / name).chmod(0o755)
 
-    def run(already_open: int) -> list[str]:
+    def steps(branch: str, already_open: int) -> str:
+        clone = tmp_path / f"{branch}-{already_open}"
+        origin = f"file://{tmp_path}/origin.git"
+        git(tmp_path, "clone", "--quiet", "--depth=1", "--branch", branch, origin, str(clone))
         (tmp_path / "open").write_text(str(already_open))
         (tmp_path / "said").write_text("")
-        variables = {"HOME": str(tmp_path), "PATH": f"{tools}:{BIN}:/usr/bin:/bin", "BRANCH": step["env"]["BRANCH"]}
+        variables = {"HOME": str(tmp_path), "PATH": f"{tools}:{BIN}:/usr/bin:/bin", "RUNNER_TEMP": str(tmp_path)}
         shell = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
-        done = subprocess.run(shell, cwd=service, env=variables, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            shell,
+            cwd=clone,
+            env=variables | {"BRANCH": step["env"]["BRANCH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
-        return re.findall(r"^pr create", (tmp_path / "said").read_text(), re.MULTILINE)
+        return (tmp_path / "said").read_text()
 
-    assert run(already_open=0) == ["pr create"]
-    assert git(tmp_path / "origin.git", "show", "template-update:Procfile") == (SOURCE / "Procfile").read_text()
-    assert run(already_open=0) == []  # on the branch itself all is new
-    git(service, "checkout", "--quiet", "main")
-    git(service, "branch", "--quiet", "-D", "template-update")
-    assert run(already_open=1) == []
+    assert re.findall("^pr create.*body.md$", steps("main", 0), re.MULTILINE)
+    assert "make variables contract test" in (tmp_path / "body.md").read_text()
+    assert git(tmp_path / "origin.git", "show", "template-update:Makefile") == (SOURCE / "Makefile").read_text()
+    assert steps("template-update", 0) == ""  # on the branch itself all is new
+    assert "pr create" not in steps("main", 1)
+
+
+MADE = {".env.example", "docs/openapi.json", "requirements*.txt", "deploy/requirements*.txt"}
+"""What commands make is the team's, too, but the changelog need not tell what changes there."""
+
+
+def untold(repository: Path, release: str) -> set[str]:
+    """Return the files of the example that have changed since a release, and that the changelog does not name."""
+    theirs = [pattern for pattern in patterns(repository / SOURCE.name) if pattern not in MADE]
+    changed = git(repository, "diff", "--no-renames", "--name-only", "-z", "--relative=" + SOURCE.name, release)
+    text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    since = text.partition(f"\n## {release}\n")[0]
+    told = "".join(re.findall(r"^### In the example\n(.*?)(?=^#|\Z)", since, re.MULTILINE | re.DOTALL))
+    return {
+        name
+        for name in changed.split("\0")
+        if any(fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in theirs)
+        and f"`{name}`" not in told
+    }
+
+
+def test_the_changelog_is_asked_for_each_file_of_the_example_that_changed(template: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(template), "template")
+    repository = tmp_path / "template"
+    text = (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+    git(repository, "rm", "--quiet", f"{SOURCE.name}/service/admin.py")
+    silent = untold(repository, "made-up")
+    assert {"README.md", "deploy/staging.toml", "service/api.py", "service/admin.py"} <= silent
+    assert not {"Makefile", "chassis/api.py", "requirements.txt", ".env.example"} & silent
+    lines = "".join(f"- `{name}` ends otherwise.\n" for name in silent - {"README.md"})
+    (repository / "CHANGELOG.md").write_text(f"## Unreleased\n\n### In the example\n\n{lines}\n## made-up\n\n{text}")
+    assert untold(repository, "made-up") == {"README.md"}
+
+
+@pytest.mark.parametrize("release", sorted(git(TEMPLATE, "tag", "--list", "20*").split())[-1:])
+def test_the_changelog_tells_what_changed_in_the_example_since_the_last_release(release: str) -> None:
+    assert untold(TEMPLATE, release) == set()
+
+
+def test_the_workflow_and_make_update_run_the_same_version_of_cruft() -> None:
+    texts = [(SOURCE / name).read_text(encoding="utf-8") for name in ("Makefile", ".github/workflows/template.yml")]
+    versions = {tuple(re.findall(r"cruft==(\S+)", text)) for text in texts}
+    assert len(versions) == 1
+    assert len(versions.pop()) == 1
+
+
+def test_every_file_that_is_skipped_is_there() -> None:
+    assert [pattern for pattern in patterns(SOURCE) if not list(SOURCE.glob(pattern))] == []
+
+
+def test_cruft_is_given_addresses_that_git_knows() -> None:
+    text = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    addresses = re.findall(r"cruft (?:create|link) (\S+)", text)
+    assert len(addresses) == 2
+    assert all(address.startswith("https://") for address in addresses)  # `gh:` is cookiecutter's own
+
+
+def test_the_team_above_uses_every_place_that_it_has(bake: Bake, tmp_path: Path) -> None:
+    assert bake().returncode == 0
+
+    def places() -> dict[tuple[str, str], str]:
+        """Return the line below each place."""
+        texts = {name: file[1].decode(errors="replace") for name, file in tree(tmp_path / "out" / "orders").items()}
+        lines = {name: [*text.splitlines(keepends=True), ""] for name, text in texts.items()}
+        pairs = ((name, pair) for name, each in lines.items() for pair in itertools.pairwise(each))
+        return {(name, line): below for name, (line, below) in pairs if PLACE.fullmatch(line)}
+
+    before = places()
+    work_of_a_team(tmp_path / "out" / "orders")
+    assert len(before) > 10
+    assert [place for place, below in places().items() if below == before[place]] == []

@@ -6,21 +6,29 @@ and `routes`, is plain text.
 """
 
 import argparse
-import dataclasses
 import logging
+import os
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, NoReturn, Self, TypeVar
 
 import psycopg
 from flask import Flask
 
-from chassis import config, db, logs, migrations
+from chassis import config, db, logs, migrations, pool
 
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78  # sysexits(3)
+
+WATCH_SECONDS = 1
+"""How often `migrate` asks whether the server still answers."""
+
+MOST_SILENCES = 3
+"""How many questions in a row the server may leave unanswered, each for `DATABASE_TIMEOUT_SECONDS`."""
 
 C = TypeVar("C", bound=config.Config)
 Command = Callable[[C], None]
@@ -47,15 +55,17 @@ def main(
 
     def migrate(settings: C) -> None:
         """Bring the database's schema up to date."""
-        with connect(settings) as conn:
-            conn.execute("SET statement_timeout = 0")
-            names = migrations.apply(conn, folder)
+        with Watched(settings) as watched:
+            with watched.connect() as conn:
+                refuse_unfit(conn, settings)
+            names = migrations.apply(watched.connect, folder)
         log.info("schema is up to date", extra={"applied": names})
 
     def check(settings: C) -> None:
         """Check that everything that the service needs can be reached, and is as the code expects it."""
         started = time.monotonic()
-        with connect(settings) as conn:
+        with db.connect(settings) as conn:
+            refuse_unfit(conn, settings)
             names = migrations.pending(conn, folder)
             [(version,)] = conn.execute("SHOW server_version")
         milliseconds = round((time.monotonic() - started) * 1_000, 3)
@@ -102,20 +112,76 @@ def main(
 
 def show_config(settings: config.Config) -> None:
     """Show the effective configuration, without its secrets."""
-    shown = dataclasses.asdict(settings)
-    url = urlsplit(settings.database_url)
-    if url.password:
-        shown["database_url"] = settings.database_url.replace(f":{url.password}@", ":***@", 1)
-    log.info("configuration", extra={name.upper(): value for name, value in shown.items()})
+    log.info("configuration", extra=config.shown(settings))
 
 
-def connect(settings: config.Config) -> psycopg.Connection[Any]:
-    """Return a new connection to the service's database, made as those of the service are.
+def refuse_unfit(conn: pool.Connection[Any], settings: config.Config) -> None:
+    """Refuse a server that the service cannot rely upon.
 
     Raises:
-        psycopg.OperationalError: The database cannot be reached.
+        MigrationError: It says why, and what to do.
     """
-    return psycopg.connect(settings.database_url, **db.connect_options(settings))
+    if reason := db.find_unfit(conn, settings):
+        raise migrations.MigrationError(reason)
+
+
+class Watched:
+    """Connections whose statements may take any time, as long as the server is there.
+
+    A statement of a migration may take hours, and meanwhile says nothing. So another connection asks whether the
+    server still answers; if it does not, all of them are closed.
+    """
+
+    def __init__(self, settings: config.Config) -> None:
+        self._settings = settings
+        self._made: list[pool.Connection[Any]] = []
+        self._ended = threading.Event()
+        self._is_silent = False
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """End, and say whether the server was silent.
+
+        Raises:
+            MigrationError: It was.
+        """
+        self._ended.set()
+        if self._is_silent and isinstance(error, psycopg.Error | migrations.MigrationError):
+            raise migrations.MigrationError(
+                "the server has stopped answering, and whether the last file was applied is not known: run this again"
+            ) from None
+
+    def connect(self) -> pool.Connection[Any]:
+        """Return a new connection."""
+        conn = db.connect(self._settings)
+        conn.limit_seconds = None
+        self._made.append(conn)
+        return conn
+
+    def _watch(self) -> None:
+        silences = 0
+        while silences < MOST_SILENCES:
+            if self._ended.wait(WATCH_SECONDS):
+                return
+            silences = 0 if self._answers() else silences + 1
+        self._is_silent = True
+        for conn in self._made:
+            if not conn.closed:
+                with socket.socket(fileno=os.dup(conn.fileno())) as sock, suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _answers(self) -> bool:
+        try:
+            db.connect(self._settings).close()
+        except (psycopg.errors.ConnectionTimeout, pool.ServerSilentError):
+            return False
+        except psycopg.Error:  # an answer, too: a server that has gone away has closed our connections
+            return True
+        return True
 
 
 def _parser(program: str, commands: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ A team declares its own variables in the same way, in `service/config.py`.
 
 import dataclasses
 import ipaddress
+import os
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from environs import Env, EnvValidationError, ValidationError, validate
+
+from chassis import urls
 
 FARGATE_STOP_TIMEOUT_SECONDS = 120
 """The longest that ECS on Fargate waits between SIGTERM and SIGKILL.
@@ -99,8 +102,8 @@ class ConfigError(ValueError):
 
 
 def _check_database_url(value: str) -> None:
-    if not re.match(r"postgres(ql)?://\S+$", value):
-        raise ValidationError("Must be a URL: postgresql://USER:PASSWORD@HOST/DATABASE")
+    if fault := urls.database_fault(value):
+        raise ValidationError(fault)
 
 
 def _check_networks(value: str) -> None:
@@ -144,7 +147,8 @@ class Config:
     service: str
     """The name of the service: `project.name` in `pyproject.toml`, the only field that no variable sets."""
     database_url: str = variable(
-        "`postgresql://USER:PASSWORD@HOST/DATABASE`, with a CNAME for HOST",
+        "`postgresql://USER:PASSWORD@HOST/DATABASE`, with a CNAME for HOST; without `USER:PASSWORD@` where `PGUSER` and"
+        " `PGPASSWORD` are set",
         unit="URL",
         check=_check_database_url,
         is_secret=True,
@@ -166,6 +170,11 @@ class Config:
         most=3_600,
     )
     statement_timeout_seconds: int = variable("limit of one SQL statement", 5, unit="seconds", least=1, most=60)
+    database_prepare: bool = variable(
+        "prepare statements that are sent often; `false` for a pooler that cannot, unless it is recognised as one",
+        True,
+        unit="boolean",
+    )
     max_body_bytes: int = variable("largest request body", 131_072, unit="bytes", least=1, most=104_857_600)
     forwarded_allow_ips: str = variable(
         "load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: addresses and networks, with "
@@ -229,12 +238,17 @@ class Config:
 
     def contradictions(self) -> dict[str, str]:
         """Return faults that no single variable has, by variable. A team's configuration may add its own."""
-        faults = {}
+        # libpq reads them by itself; with a line break at its end, as a secret is pasted easily, nobody can log in.
+        faults = {
+            name: "Must not contain line breaks or other control characters."
+            for name in ("PGUSER", "PGPASSWORD")
+            if re.search(r"[\x00-\x1f\x7f]", os.environ.get(name, ""))
+        }
         if self.drain_seconds + self.shutdown_seconds >= FARGATE_STOP_TIMEOUT_SECONDS:
             faults["SHUTDOWN_SECONDS"] = (
                 f"With DRAIN_SECONDS it must stay below {FARGATE_STOP_TIMEOUT_SECONDS} s, the platform's stop timeout."
             )
-        if self.database_timeout_seconds + self.statement_timeout_seconds >= self.shutdown_seconds:
+        if self.database_timeout_seconds + self.statement_timeout_seconds + 1 >= self.shutdown_seconds:
             faults["STATEMENT_TIMEOUT_SECONDS"] = (
                 "With DATABASE_TIMEOUT_SECONDS it must stay below SHUTDOWN_SECONDS, or a stop cuts requests off."
             )
@@ -277,6 +291,29 @@ def load(kind: type[C]) -> C:
     if faults := config.contradictions():
         raise ConfigError(faults)
     return config
+
+
+def shown(settings: Config) -> dict[str, Any]:
+    """Return the effective configuration by variable, without its secrets, for people."""
+    known = variables(type(settings))
+    values = {name: getattr(settings, field.name) for name, (field, _) in known.items()}
+    return {name: _shown(value, known[name][1]) for name, value in values.items()}
+
+
+def secrets(settings: Config) -> set[str]:
+    """Return what must never be shown: the secrets of the environment, and the values of variables declared as such."""
+    declared = {
+        str(getattr(settings, field.name))
+        for field, variable in variables(type(settings)).values()
+        if variable.is_secret
+    }
+    return urls.secrets(os.environ) | {value for value in declared if value and "://" not in value}
+
+
+def _shown(value: Any, declared: Variable) -> Any:
+    if isinstance(value, str) and "://" in value:
+        return urls.shown(value)
+    return "***" if declared.is_secret else value
 
 
 def _read(env: Env, name: str, field: dataclasses.Field[Any], declared: Variable) -> Any:

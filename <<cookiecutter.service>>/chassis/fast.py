@@ -11,12 +11,14 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import gevent
+import psycopg
 from flask import Flask, Request
 from flask.sessions import NullSession, SessionInterface
-from psycopg import Connection
 from psycopg.abc import PQGen
 from psycopg.rows import Row
 from psycopg.waiting import Ready, Wait
+
+from chassis import pool
 
 T = TypeVar("T")
 
@@ -37,27 +39,26 @@ class NoSessions(SessionInterface):
         return self.nothing
 
 
-class GreenConnection(Connection[Row]):
+class GreenConnection(pool.Connection[Row]):
     """A connection that waits in gevent's event loop.
 
     psycopg, which finds `select` patched, would build an emulated `poll` for each statement, at a fifth of its cost.
     https://github.com/psycopg/psycopg/blob/master/psycopg/psycopg/waiting.py (`wait_poll`)
     """
 
-    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """Run a generator of psycopg on this connection and return its result."""
-        if timeout is not None:
-            return super().wait(gen, interval, timeout)
+    def await_server(self, gen: PQGen[T], interval: float, seconds: float | None) -> T:  # noqa: ARG002 - nothing to look for in between
+        """Run a generator of psycopg on this connection, for `seconds` at most, and return its result."""
         hub = gevent.get_hub()
         try:
             wanted = next(gen)
-            while True:
-                watcher = hub.loop.io(self.pgconn.socket, EVENTS[wanted])
-                try:
-                    hub.wait(watcher)
-                finally:
-                    watcher.close()
-                wanted = gen.send(READY[wanted])
+            with gevent.Timeout(seconds, psycopg.errors._WaitTimeout()):  # noqa: SLF001 - as psycopg's own `wait` raises
+                while True:
+                    watcher = hub.loop.io(self.pgconn.socket, EVENTS[wanted])
+                    try:
+                        hub.wait(watcher)
+                    finally:
+                        watcher.close()
+                    wanted = gen.send(READY[wanted])
         except StopIteration as done:
             result: T = done.value
             return result

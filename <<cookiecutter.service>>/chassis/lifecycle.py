@@ -1,4 +1,4 @@
-"""Factor IX: disposability. On SIGTERM the service drains (it still serves while the load balancer moves away), then stops.
+"""Factor IX: disposability. On SIGTERM the service drains: it serves while the balancer moves away. Then it stops.
 
 The state is in memory that the server process shares with its workers, so all of them see a change at once.
 """

@@ -13,16 +13,15 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import orjson
 from flask import Flask, Request, Response, g, has_request_context, request
 
-from chassis import terminal
+from chassis import config, terminal, urls
 from chassis.config import Config
 
 MAX_LINE_BYTES = 4096
@@ -44,25 +43,35 @@ _AMAZON_ROOT = re.compile(r"(?:^|;)Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 _resource: dict[str, Any] = {}
-_secrets: list[bytes] = []
+_secrets: list[str] = []
+_encoded_secrets: list[bytes] = []
+
+_OWN = frozenset({"timestamp", "severity_text", "logger", "service.name", "service.version", "process.pid"})
+"""Attributes whose values are never masked. They hold no secret, and whoever reads the log relies on them."""
+
+_KEYS = _OWN | {
+    *("body", "request_id", "trace_id", "span_id", "http.request.method", "http.route", "url.path"),
+    *("http.response.status_code", "http.response.body.size", "duration_ms", "client.address", "db_pool_wait_ms"),
+    *("exception.type", "exception.message", "exception.stacktrace", "faults"),
+}
+"""Names of attributes that are never masked, whatever somebody has chosen for a password."""
 
 
 def configure(settings: Config) -> None:
     """Turn everything that this process says into events: logging, warnings, uncaught exceptions, stray prints."""
     _resource.update({"service.name": settings.service, "service.version": settings.release})
-    password = urlsplit(settings.database_url).password or ""
-    _secrets[:] = [_dump(secret)[1:-1] for secret in {password, unquote(password)} if len(secret) >= SECRET_MIN_CHARS]
     capture(settings.log_level, settings.log_format)
+    hide(config.secrets(settings))
 
 
 def capture(level: str = "INFO", style: str = "auto") -> None:
     """As `configure`, for a process that has no configuration: one whose environment was refused."""
+    hide(urls.secrets(os.environ))
     stdout.open()
     stdout.is_text = os.isatty(1) if style == "auto" else style == "text"
     logging.raiseExceptions = False
     logging.root.handlers = [Handler()]
     logging.root.setLevel(level)
-    logging.getLogger("psycopg.pool").setLevel(logging.WARNING)  # it tells of every connection it lends
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
@@ -93,8 +102,8 @@ def _strict(event: Mapping[str, Any]) -> bytes:
         line = _dump(event)
     except TypeError:  # lone surrogates, integers over 64 bits, cycles, objects that cannot be shown
         line = _dump(_plain(event))
-    for secret in _secrets:
-        line = line.replace(secret, b"***")
+    if any(secret in line for secret in _encoded_secrets):
+        line = _dump({key: value if key in _OWN else _masked(value) for key, value in _masked_keys(orjson.loads(line))})
     return line
 
 
@@ -245,6 +254,33 @@ stdout = Stdout()
 
 def _dump(value: Any) -> bytes:
     return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def hide(secrets: set[str]) -> None:
+    """Have these texts masked from now on. The longest first, since one may be a part of another."""
+    _secrets[:] = sorted((secret for secret in secrets if len(secret) >= SECRET_MIN_CHARS), key=len, reverse=True)
+    _encoded_secrets[:] = [_encode(secret) for secret in _secrets]
+
+
+def _encode(secret: str) -> bytes:
+    return _dump(_text(secret))[1:-1]
+
+
+def _masked(value: Any) -> Any:
+    """Return a value of JSON with `***` for each secret in its texts. Numbers stay: a secret is a text."""
+    if isinstance(value, str):
+        for secret in _secrets:
+            value = value.replace(secret, "***")
+        return value
+    if isinstance(value, list):
+        return [_masked(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _masked(item) for key, item in _masked_keys(value)}
+    return value
+
+
+def _masked_keys(value: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    return ((key if key in _KEYS else _masked(key), item) for key, item in value.items())
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

@@ -6,12 +6,15 @@ Green threads, because with a thread or a process per connection a hundred clien
 everybody else out.
 """
 
+import fcntl
 import gc
 import json
 import logging
 import os
 import resource
 import socket
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,9 +33,9 @@ from gunicorn.http import errors as refusals
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
-from werkzeug.exceptions import RequestTimeout
+from werkzeug.exceptions import RequestTimeout, ServiceUnavailable
 
-from chassis import db, edge, fast, lifecycle
+from chassis import db, edge, errors, fast, lifecycle
 from chassis.config import Config
 
 STATUSES: dict[type[Exception], int] = {
@@ -200,7 +203,9 @@ class Worker(GeventWorker):
 
     def run(self) -> None:
         """Serve until told to stop; then finish what is in flight, within `SHUTDOWN_SECONDS`, and wait for nobody."""
+        self.clients: dict[Any, Any] = {}
         self.idle: dict[Any, gevent.Timeout] = {}
+        loop = gevent.get_hub().loop
         connections = Pool(self.worker_connections)
         servers = [StreamServer(sock, handle=partial(self.handle, sock), spawn=connections) for sock in self.sockets]
         for server in servers:
@@ -219,13 +224,31 @@ class Worker(GeventWorker):
         patience_seconds = 0 if lifecycle.is_leaving() else lifecycle.drain_seconds()
         while connections and time.monotonic() - stopped < self.cfg.graceful_timeout:
             if time.monotonic() - stopped >= patience_seconds:
-                for greenlet, limit in list(self.idle.items()):
-                    greenlet.kill(limit, block=False)
+                loop.run_callback(self.end_idle)
             self.notify()
             connections.join(timeout=0.1)
         if connections:
             log.warning("requests were cut off", extra={"requests": len(connections)})
-            connections.kill(timeout=1)
+            connections.kill(ServiceUnavailable("The service is stopping."), timeout=1)
+
+    def end_idle(self) -> None:
+        """Close the connections on which no request has begun. One whose first bytes have come is served.
+
+        It runs in the event loop itself, where no green thread can go on between the look and the deed: one that is
+        ended a moment later, as by `kill(block=False)`, may be in the middle of a statement by then.
+        """
+        for greenlet, limit in list(self.idle.items()):
+            if not arrived_bytes(self.clients[greenlet]):
+                greenlet.throw(limit)
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection."""
+        greenlet = gevent.getcurrent()
+        self.clients[greenlet] = client
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            del self.clients[greenlet]
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
@@ -239,13 +262,20 @@ class Worker(GeventWorker):
                 del self.idle[greenlet]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
-        """Answer one request. What takes longer than a stop grants it, such as a body that trickles in, is a 408."""
+        """Answer one request within the request timeout.
+
+        Beyond it, a request that still arrives is answered with 408, as when a body trickles in. One that has arrived
+        is answered with 503: that is our fault, and what became of it is not known.
+        """
         closing = False
+        limit = gevent.get_hub().loop.timer(self.cfg.graceful_timeout)
+        limit.start(end_request, gevent.getcurrent(), req)
         try:
-            with gevent.Timeout(self.cfg.graceful_timeout, RequestTimeout("The request took too long.")):
-                super().handle_request(listener_name, req, sock, addr)
+            super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
             closing = True
+        finally:
+            limit.close()
         if not is_read(req):
             linger(sock)
             closing = True
@@ -259,16 +289,22 @@ class Worker(GeventWorker):
         request_id = os.urandom(16).hex()
         if isinstance(exc, refusals.ParseException):
             status = HTTPStatus(STATUSES.get(type(exc), 400))
+            # Not `str(exc)`, which quotes what did not parse: it may be a token or a part of a body.
+            fault = type(exc).__name__
             log.warning(
                 "malformed request",
-                extra={"request_id": request_id, "network.peer.address": addr[0], "detail": str(exc)},
+                extra={"request_id": request_id, "network.peer.address": addr[0], "fault": fault},
             )
+        elif isinstance(exc, ServiceUnavailable):  # cut off by a stop before it reached the application
+            status = HTTPStatus.SERVICE_UNAVAILABLE
         else:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
             log.error("request failed outside the application", extra={"request_id": request_id}, exc_info=exc)
         problem = {"type": "about:blank", "title": status.phrase, "status": status, "request_id": request_id}
         body = json.dumps(problem)
         headers = "".join(f"{name}: {value}\r\n" for name, value in edge.HEADERS)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers += f"Retry-After: {errors.RETRY_AFTER_SECONDS}\r\n"
         client.sendall(
             f"HTTP/1.1 {status} {status.phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
             f"Content-Length: {len(body)}\r\n{headers}\r\n{body}".encode()
@@ -276,9 +312,26 @@ class Worker(GeventWorker):
         linger(client)
 
 
+def end_request(greenlet: Any, req: Any) -> None:
+    """Raise in a request whose time is over. Called by the event loop."""
+    text = "The request took too long."
+    greenlet.throw(ServiceUnavailable(text) if has_arrived(req) else RequestTimeout(text))
+
+
+def has_arrived(req: Any) -> bool:
+    """Return whether the application has all of a request: gunicorn counts down what is still to come."""
+    reader = req.body.reader
+    return getattr(reader, "length", None) == 0 or getattr(reader, "parser", ...) is None
+
+
+def arrived_bytes(client: Any) -> int:
+    """Return how many bytes lie in the kernel that nobody has read. ioctl_tty(2), `FIONREAD`."""
+    return int.from_bytes(fcntl.ioctl(client.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def is_read(req: Any) -> bool:
     """Whether all of a request has come, after a little of what the application has left unread; else it never may."""
-    if getattr(req.body.reader, "length", None) == 0:  # gunicorn counts down what is still to come
+    if has_arrived(req):
         return True
     with gevent.Timeout(LINGER_SECONDS, False), suppress(refusals.ParseException, OSError):  # type: ignore[arg-type] # False: end silently
         return not req.body.failed and len(req.body.read(MAX_REST_BYTES)) < MAX_REST_BYTES

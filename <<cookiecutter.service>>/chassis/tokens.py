@@ -4,16 +4,22 @@ A token is a JSON Web Token, signed by `TOKEN_ISSUER` with one of the keys that 
 imports this module where none is wanted. https://www.rfc-editor.org/rfc/rfc6750 https://www.rfc-editor.org/rfc/rfc8725
 """
 
+import http.client
+import json
 import logging
 import math
+import os
+import socket
 import threading
 import time
+import urllib.request
+from contextlib import suppress
 from typing import Any
 
 import jwt
 from flask import Flask, Response, g, request
 
-from chassis import errors, health
+from chassis import caller, errors, health
 from chassis.config import Config
 
 ALGORITHMS = frozenset({"RS256", "PS256", "ES256", "EdDSA"})
@@ -32,7 +38,10 @@ REFETCH_SECONDS = 5
 """Time between two attempts to fetch the keys: tokens with invented keys must not send us to the issuer every time."""
 
 FETCH_SECONDS = 2
-"""Silence of the issuer after which an attempt has failed."""
+"""How long an attempt to fetch the keys may take as a whole."""
+
+MAX_KEYS_BYTES = 1_048_576
+"""The longest document with keys that is read."""
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +69,7 @@ def register(app: Flask, settings: Config) -> None:
             response = errors.problem(503, "The service cannot verify tokens at the moment.")
             response.headers["Retry-After"] = str(REFETCH_SECONDS)
             return response
+        g.caller = caller.of(claims)
         if "sub" in claims:
             g.trace["enduser.id"] = claims["sub"]
         return None
@@ -71,7 +81,7 @@ class Keys:
     """The keys that an issuer publishes at `url`, by their `kid`; fetched when needed, by the process that does."""
 
     def __init__(self, url: str) -> None:
-        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
+        self._client = _Client(url, cache_jwk_set=False, timeout=FETCH_SECONDS)
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._tried = self._fetched = -math.inf
         self._turn = threading.Lock()
@@ -103,14 +113,100 @@ class Keys:
             if now - self._tried < REFETCH_SECONDS:
                 return
             self._tried = now
-            found = self._client.get_signing_keys()
-            self._keys = {key.key_id: key for key in found if _is_strong(key)}
+            self._keys = _usable_keys(self._client.fetch_data())
             self._fetched = now
-        except (jwt.PyJWTError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever an issuer publishes, it is not the client's fault
             extra = {"exception.type": type(error).__qualname__, "exception.message": str(error)}
             log.warning("the keys of tokens cannot be fetched", extra=extra)
         finally:
             self._turn.release()
+
+
+def _usable_keys(document: dict[str, Any]) -> dict[str | None, jwt.PyJWK]:
+    """Return the keys of a document with which tokens may be signed. Each of the others may be anything.
+
+    Raises:
+        ValueError: There is none.
+    """
+    keys: dict[str | None, jwt.PyJWK] = {}
+    for member in document["keys"]:
+        with suppress(Exception):
+            key = jwt.PyJWK(member)
+            if key.public_key_use in {"sig", None} and isinstance(key.key_id, str) and _is_strong(key):
+                keys[key.key_id] = key
+    if not keys:
+        raise ValueError("the issuer publishes no key that can be used")
+    return keys
+
+
+class _Client(jwt.PyJWKClient):
+    """A client whose attempts end after `FETCH_SECONDS`.
+
+    The library limits each read, so an issuer that sends a byte a second could hold it for hours.
+    """
+
+    def fetch_data(self) -> Any:
+        """Return the document with the keys."""
+        sockets: list[socket.socket] = []
+
+        def end() -> None:
+            for sock in sockets:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # a read that waits ends, as if the issuer had closed it
+
+        limit = threading.Timer(FETCH_SECONDS, end)
+        limit.daemon = True
+        limit.start()
+        opener = urllib.request.build_opener(_NoRedirects, _Opener(sockets), _TlsOpener(sockets))
+        try:
+            with opener.open(self.uri, timeout=FETCH_SECONDS) as response:
+                return self._as_jwk_set_payload(json.loads(response.read(MAX_KEYS_BYTES)))
+        finally:
+            limit.cancel()
+            for sock in sockets:
+                sock.close()
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Keys come from the URL that is configured, or from nowhere."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Refuse."""
+
+
+class _Opener(urllib.request.HTTPHandler):
+    """Opens a URL over a connection whose socket it notes, so that it can be shut down."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        super().__init__()
+        self._sockets = sockets
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request."""
+        return self.do_open(_noting(http.client.HTTPConnection, self._sockets), req)
+
+
+class _TlsOpener(urllib.request.HTTPSHandler):
+    """The same over TLS."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        super().__init__()
+        self._sockets = sockets
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request."""
+        return self.do_open(_noting(http.client.HTTPSConnection, self._sockets), req)
+
+
+def _noting(kind: Any, sockets: list[socket.socket]) -> Any:
+    """Return a kind of connection that adds a copy of its socket to `sockets`."""
+
+    class Noting(kind):  # type: ignore[misc] # it is one of two
+        def connect(self) -> None:
+            super().connect()
+            sockets.append(socket.socket(fileno=os.dup(self.sock.fileno())))
+
+    return Noting
 
 
 def _is_strong(key: jwt.PyJWK) -> bool:

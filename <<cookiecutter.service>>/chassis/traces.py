@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from psycopg.conninfo import conninfo_to_dict
 
-from chassis import health
+from chassis import db, health
 from chassis.config import Config
 
 FLUSH_SECONDS = 2
@@ -45,7 +45,7 @@ def register(app: Flask, settings: Config) -> None:
     trace.set_tracer_provider(provider)  # for code that makes spans of its own
     tracer = trace.get_tracer(__name__)
     app.extensions["traces"] = Traces(provider)
-    app.extensions["pool"].kwargs["cursor_factory"] = cursor(tracer, settings.database_url)
+    app.extensions["database"]["cursor_factory"] = cursor(tracer, settings.database_url)
     app.wsgi_app = _traced(app.wsgi_app, tracer, health.paths(settings))  # type: ignore[method-assign] # Flask's way
     app.after_request(_end)
 
@@ -105,7 +105,7 @@ def _end(response: Response) -> Response:
     return response
 
 
-def cursor(tracer: Tracer, database_url: str) -> type[psycopg.Cursor[Any]]:
+def cursor(tracer: Tracer, database_url: str) -> type[db.Cursor]:
     """Return a cursor class that traces the statements of requests, and not those of the pool itself."""
     parameters = conninfo_to_dict(database_url)
     database = {
@@ -132,7 +132,7 @@ def cursor(tracer: Tracer, database_url: str) -> type[psycopg.Cursor[Any]]:
         finally:
             span.end()
 
-    class Cursor(psycopg.Cursor[Any]):
+    class Cursor(db.Cursor):
         def execute(self, query: Any, *args: Any, **options: Any) -> Self:
             with statement(query):
                 return super().execute(query, *args, **options)

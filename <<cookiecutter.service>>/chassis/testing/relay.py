@@ -1,10 +1,13 @@
-"""A TCP relay on loopback that slows a connection down, for effects that a fast machine would hide."""
+"""A TCP relay on loopback that slows connections down or falls silent, as a frozen server or proxy does."""
 
 import contextlib
 import socket
 import threading
 import time
 from typing import Self
+
+READY_FOR_QUERY = b"Z\x00\x00\x00\x05"
+"""https://www.postgresql.org/docs/18/protocol-message-formats.html"""
 
 
 class Relay:
@@ -13,9 +16,14 @@ class Relay:
     A host that begins with `/` is a folder with the server's Unix socket, as libpq has it.
 
     What the client sends is passed on `delay_seconds` late, so each round trip takes that much longer.
+
+    Between `freeze` and `thaw` nothing is passed on, but every packet is confirmed and every connection accepted.
     """
 
-    def __init__(self, host: str, port: int, delay_seconds: float) -> None:
+    def __init__(self, host: str, port: int, delay_seconds: float = 0) -> None:
+        self._lets_log_in = self._refuses = False
+        self._speaking = threading.Event()
+        self._speaking.set()
         self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
         self._delay_seconds = delay_seconds
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -23,14 +31,35 @@ class Relay:
         self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.thaw()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         for sock in [self._listener, *self._sockets]:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
+
+    def freeze(self, *, after_login: bool = False) -> None:
+        """Pass nothing on any more, or with `after_login` nothing but logins."""
+        self._lets_log_in = after_login
+        self._speaking.clear()
+
+    def thaw(self) -> None:
+        """Pass everything on again, also what was held back."""
+        self._speaking.set()
+
+    def refuse(self) -> None:
+        """Close each new connection at once, and pass on what the others say."""
+        self._refuses = True
+
+    def accept(self) -> None:
+        """Take new connections again."""
+        self._refuses = False
 
     def _accept(self) -> None:
         while True:
@@ -39,18 +68,34 @@ class Relay:
             try:
                 client, _ = self._listener.accept()
                 self._sockets.append(client)
+                if self._refuses:
+                    client.close()
+                    server.close()
+                    continue
                 server.connect(self._target)
             except OSError:  # closed, or the server is away
                 server.close()
                 return
-            threading.Thread(target=self._pass, args=(client, server, self._delay_seconds), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, 0), daemon=True).start()
+            threading.Thread(target=self._pass_requests, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._pass_answers, args=(server, client), daemon=True).start()
 
-    @staticmethod
-    def _pass(source: socket.socket, sink: socket.socket, delay_seconds: float) -> None:
+    def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                time.sleep(delay_seconds)
-                sink.sendall(data)
+            while data := client.recv(65_536):
+                time.sleep(self._delay_seconds)
+                if not self._lets_log_in:
+                    self._speaking.wait()
+                server.sendall(data)
         with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+            server.shutdown(socket.SHUT_WR)
+
+    def _pass_answers(self, server: socket.socket, client: socket.socket) -> None:
+        is_logged_in = False
+        with contextlib.suppress(OSError):
+            while data := server.recv(65_536):
+                if is_logged_in or not self._lets_log_in:
+                    self._speaking.wait()
+                is_logged_in = is_logged_in or READY_FOR_QUERY in data
+                client.sendall(data)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_WR)

@@ -2,17 +2,24 @@
 
 import ast
 import dataclasses
-import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, LiteralString, cast
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from flask import Flask, g
 from psycopg import Connection
-from psycopg_pool import PoolTimeout, TooManyRequests
 
-from chassis import config, db
+from chassis import config, db, pool
+from chassis.pool import NoConnectionError
 from chassis.testing.process import wait_until
+from chassis.testing.relay import Relay
 from chassis.tests.probe.app import create_app
 
 TAKERS_OF_SQL = {"execute", "executemany", "copy", "stream"}
@@ -45,7 +52,7 @@ def test_a_connection_speaks_utc_and_limits_statements(app: Flask, settings: con
 
 
 def test_connections_that_the_server_cut_are_replaced_unseen(app: Flask, conn: Connection) -> None:
-    app.extensions["pool"].wait()
+    wait_until(lambda: app.extensions["pool"].idle == app.extensions["pool"].size)
     cut_all(conn)
     with app.app_context():
         for _ in range(20):
@@ -109,29 +116,186 @@ def test_a_pool_that_is_in_use_refuses_after_the_time_out(settings: config.Confi
     app = create_app(dataclasses.replace(settings, database_pool_size=1, database_timeout_seconds=1))
     db.open_pool(app)
     with app.app_context(), db.connection():
-        with pytest.raises(PoolTimeout), db.connection():
+        with pytest.raises(NoConnectionError, match="no connection became available"), db.connection():
             pass
         assert 1_000 <= g.db_pool_wait_ms < 5_000
     db.close_pool(app)
 
 
-def test_a_full_queue_refuses_at_once(settings: config.Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(db, "WAITING_PER_CONNECTION", 1)
-    app = create_app(dataclasses.replace(settings, database_pool_size=1))
+def use(app: Flask, statement: LiteralString = "SELECT 1") -> tuple[str, float]:
+    """Send a statement; return what came of it, and after how many seconds."""
+    started = time.monotonic()
+    outcome = "served"
+    try:
+        with app.app_context(), db.connection() as lent:
+            lent.execute(statement)
+    except psycopg.OperationalError as error:
+        outcome = type(error).__name__
+    return outcome, time.monotonic() - started
+
+
+def test_a_queue_that_is_served_in_time_refuses_nobody_however_long_it_is(settings: config.Config) -> None:
+    with running(dataclasses.replace(settings, database_pool_size=1)) as app, ThreadPoolExecutor(300) as clients:
+        use(app)
+        outcomes = Counter(outcome for outcome, _ in clients.map(use, [app] * 300))
+    assert outcomes == {"served": 300}
+
+
+def test_a_queue_that_cannot_be_served_in_time_refuses_at_once(settings: config.Config) -> None:
+    with running(dataclasses.replace(settings, database_pool_size=1)) as app, ThreadPoolExecutor(60) as clients:
+        for _ in range(pool.PACE_OF):  # so that the pool has seen what a statement takes
+            use(app, "SELECT pg_sleep(0.1)")
+        answers = list(clients.map(use, [app] * 60, ["SELECT pg_sleep(0.1)"] * 60))
+    outcomes = Counter(outcome for outcome, _ in answers)
+    prompt = [seconds for outcome, seconds in answers if outcome == "NoConnectionError" and seconds < 1]
+    assert set(outcomes) == {"served", "NoConnectionError"}
+    assert outcomes["served"] >= 10  # of the 20 that 2 s have time for
+    assert len(prompt) >= 30
+
+
+@pytest.fixture
+def relay(conn: Connection) -> Iterator[Relay]:
+    """Return a proxy between the service and its database."""
+    with Relay(conn.info.host, conn.info.port) as relay:
+        yield relay
+
+
+def behind(relay: Relay, settings: config.Config, **changes: int) -> config.Config:
+    """Return a configuration whose database is reached through `relay`."""
+    url = urlsplit(settings.database_url)
+    location = f"{url.username}:{url.password}@127.0.0.1:{relay.port}"
+    fast: dict[str, Any] = {"database_timeout_seconds": 2, "statement_timeout_seconds": 1, "database_pool_size": 2}
+    return dataclasses.replace(settings, database_url=url._replace(netloc=location).geturl(), **{**fast, **changes})
+
+
+@contextmanager
+def running(settings: config.Config) -> Iterator[Flask]:
+    """Run an application whose pool is open and full."""
+    app = create_app(settings)
     db.open_pool(app)
+    try:
+        wait_until(lambda: app.extensions["pool"].idle == settings.database_pool_size)
+        yield app
+    finally:
+        db.close_pool(app)
 
-    def use() -> None:
-        with app.app_context(), db.connection():
-            pass
 
-    queued = threading.Thread(target=use)
-    with app.app_context(), db.connection():
-        queued.start()
-        wait_until(lambda: app.extensions["pool"].get_stats()["requests_waiting"])
-        with pytest.raises(TooManyRequests):
-            use()
-    queued.join()
-    db.close_pool(app)
+@pytest.mark.parametrize("after_login", [False, True])
+def test_a_server_that_falls_silent_is_found_again_within_a_second_of_its_return(
+    relay: Relay, settings: config.Config, *, after_login: bool
+) -> None:
+    with running(behind(relay, settings)) as app:
+        relay.freeze(after_login=after_login)
+        outcome, seconds = use(app)
+        assert outcome == "ServerSilentError"
+        assert seconds < 1 + db.SILENCE_SECONDS + 1
+        for _ in range(3):  # all connections have been given up by then, and every attempt to connect hangs
+            assert use(app)[0] in {"NoConnectionError", "ServerSilentError"}
+        relay.thaw()
+        returned = time.monotonic()
+        wait_until(lambda: use(app)[0] == "served")
+        assert time.monotonic() - returned < 1
+
+
+def test_a_connection_that_falls_silent_makes_the_others_suspects(relay: Relay, settings: config.Config) -> None:
+    with running(behind(relay, settings, database_pool_size=5)) as app:
+        relay.freeze()
+        assert use(app)[0] == "ServerSilentError"
+        assert app.extensions["pool"].idle == 0
+        assert use(app)[0] == "NoConnectionError"  # and no other one has to find out by itself
+        relay.thaw()
+
+
+def test_a_statement_whose_request_ends_is_cancelled(relay: Relay, settings: config.Config, conn: Connection) -> None:
+    with running(behind(relay, settings, statement_timeout_seconds=10)) as app:
+        with app.app_context(), suppress(psycopg.OperationalError), db.connection() as lent:
+            lent = cast("pool.Connection[Any]", lent)
+            with lent.limited_to(0.2):
+                lent.execute("SELECT pg_sleep(60)")
+        running_still = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        wait_until(lambda: not conn.execute(running_still).fetchone(), seconds=5)
+
+
+def test_an_old_connection_stays_until_there_is_a_new_one(relay: Relay, settings: config.Config) -> None:
+    with running(behind(relay, settings, database_max_lifetime_seconds=1)) as app:
+        relay.freeze(after_login=True)
+        relay.thaw()
+        before = backends(app)
+        wait_until(lambda: not before & backends(app))  # they are replaced when they can be
+        with refusing(relay):
+            kept = backends(app)
+            started = time.monotonic()
+            while time.monotonic() - started < 3:
+                assert use(app)[0] == "served"
+            assert backends(app) == kept
+        wait_until(lambda: not kept & backends(app))
+
+
+def test_a_prepared_statement_that_no_longer_fits_is_sent_anew(app: Flask, conn: Connection) -> None:
+    conn.execute("CREATE TABLE changing (id int, text varchar(10))")
+    try:
+        with app.app_context(), db.connection() as lent:
+            for _ in range(10):
+                lent.execute("INSERT INTO changing VALUES (%s, 'a') RETURNING text", [1])
+                lent.execute("SELECT * FROM changing WHERE id = %s", [1])
+            assert lent.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (2,)
+            conn.execute("ALTER TABLE changing ALTER COLUMN text TYPE text, ADD COLUMN more int")
+            [*rows] = lent.execute("SELECT * FROM changing WHERE id = %s", [1])
+            assert rows == [(1, "a", None)] * 10
+            lent.execute("DEALLOCATE ALL")
+            for _ in range(10):
+                lent.execute("INSERT INTO changing VALUES (%s, 'a') RETURNING text", [1])
+        [(count,)] = conn.execute("SELECT count(*) FROM changing")
+        assert count == 20
+    finally:
+        conn.execute("DROP TABLE changing")
+
+
+def test_preparing_can_be_switched_off(settings: config.Config) -> None:
+    with (
+        running(dataclasses.replace(settings, database_prepare=False)) as app,
+        app.app_context(),
+        db.connection() as lent,
+    ):
+        for _ in range(10):
+            lent.execute("SELECT %s::int", [1])
+        assert lent.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+
+
+def test_a_read_in_a_transaction_block_is_repeated_if_its_plan_no_longer_fits(app: Flask, conn: Connection) -> None:
+    conn.execute("CREATE TABLE changing (id int)")
+    attempts: list[int] = []
+
+    def query(lent: Connection) -> Any:
+        attempts.append(1)
+        with lent.transaction():
+            return lent.execute("SELECT * FROM changing WHERE id = %s", [1]).fetchall()
+
+    try:
+        wait_until(lambda: app.extensions["pool"].idle == app.extensions["pool"].size)
+        with app.app_context():
+            for _ in range(10):
+                db.read(query)
+            conn.execute("ALTER TABLE changing ADD COLUMN more int")
+            assert db.read(query) == []
+    finally:
+        conn.execute("DROP TABLE changing")
+    assert len(attempts) == 12
+
+
+def backends(app: Flask) -> set[int]:
+    """Return the process numbers of the server behind the connections of the pool."""
+    return {member.info.backend_pid for member in app.extensions["pool"].connections()}
+
+
+@contextmanager
+def refusing(relay: Relay) -> Iterator[None]:
+    """Let no new connection be made to the database, while the old ones go on."""
+    relay.refuse()
+    try:
+        yield
+    finally:
+        relay.accept()
 
 
 def _write_until_refused(pid: int) -> None:
@@ -171,7 +335,9 @@ def test_sql_appears_only_as_constants() -> None:
     print(f"\nSQL: {constant} constants; beside them only the files of the migrations")
     assert constant > 10
     assert sorted(variable) == [
-        "chassis/migrations.py: sql.encode()",
+        "chassis/db.py: query",  # handed on
+        "chassis/db.py: query",
+        "chassis/migrations.py: migration.sql.encode()",
         "chassis/migrations.py: statement.encode()",
         "chassis/traces.py: query",  # handed on
         "chassis/traces.py: query",

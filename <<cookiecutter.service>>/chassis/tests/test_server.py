@@ -3,8 +3,11 @@
 import json
 import resource
 import socket
+import sys
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
+import psycopg
 import pytest
 
 from chassis.testing.process import wait_until
@@ -105,6 +108,72 @@ def test_abuse_is_refused_with_a_problem_and_the_next_is_served(
     assert head.startswith(b"HTTP/1.1 200 ")
 
 
+def test_the_line_of_a_malformed_request_holds_none_of_its_bytes(gunicorn: Gunicorn) -> None:
+    for request in (
+        b"GET /probes?key=hunter2 HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"hunter2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer hunter2\r\n\r\n",
+        CHUNKED + b"\r\nhunter2\r\n",
+        CHUNKED + b"\r\n2\r\n{}hunter2\r\n",
+    ):
+        _, body = ask(gunicorn, request)
+        event = gunicorn.access(json.loads(body)["request_id"])
+        assert event["http.response.status_code" if "http.route" in event else "fault"]
+    assert b"hunter2" not in b"".join(gunicorn.lines)
+
+
+SLOW = """
+from chassis import app, db
+from chassis.api import Blueprint, Model
+from chassis.config import Config
+
+slow = Blueprint("slow")
+
+
+class Body(Model):
+    text: str
+
+
+@slow.post("/slow")
+def wait(body: Body) -> None:
+    with db.connection() as conn:
+        for _ in range(20):
+            conn.execute("SELECT pg_sleep(0.5)")
+
+
+def create_app(settings):
+    return app.create(settings, resources=[slow])
+"""
+
+
+def test_a_request_that_has_arrived_and_takes_too_long_is_a_503_and_one_that_still_arrives_a_408(
+    database_url: str, tmp_path: Path, processes: ExitStack
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    program = "from chassis import web; from chassis.config import Config; web.serve('slow:create_app', Config)"
+    server = processes.enter_context(
+        Gunicorn(
+            command=[sys.executable, "-c", program],
+            PYTHONPATH=tmp_path,
+            DATABASE_URL=database_url,
+            DATABASE_TIMEOUT_SECONDS=1,
+            STATEMENT_TIMEOUT_SECONDS=1,
+            SHUTDOWN_SECONDS=4,
+            DRAIN_SECONDS=0,
+        )
+    )
+    with server.client() as client:
+        late = client.post("/slow", json={"text": "whole"})
+        assert (late.status_code, late.headers["Retry-After"]) == (503, "1")
+        assert client.get("/livez").status_code == 200
+    head = POST.replace(b"/probes", b"/slow") + b"Content-Length: 100\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(head)
+        assert sock.recv(65_536).startswith(b"HTTP/1.1 408 ")
+    with psycopg.connect(database_url) as conn:
+        wait_until(lambda: not conn.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone())
+
+
 def test_an_open_file_limit_below_the_connections_is_raised(database_url: str, processes: ExitStack) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))  # a child inherits it
@@ -144,7 +213,8 @@ def test_a_client_that_never_pauses_keeps_nobody_out(database_url: str, processe
     )
     asking = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
     modest.sendall(asking)
-    modest.recv(65_536)  # it has been accepted
+    while not modest.recv(65_536).endswith(b"}"):  # it has been accepted, and its answer is complete
+        pass
     greedy.sendall(asking * 2_000)
     answers = greedy.recv(1)
     modest.sendall(asking)

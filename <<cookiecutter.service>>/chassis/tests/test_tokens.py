@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import jwt
@@ -57,12 +58,22 @@ PUBLISHED = [
 ]
 
 
+def drip(wfile: Any, drop: bytes) -> None:
+    """Send a byte now and then, until the client has gone."""
+    with suppress(OSError):
+        wfile.write(drop)
+        while True:
+            wfile.write(b" ")
+            time.sleep(0.1)
+
+
 class Issuer:
     """An issuer that publishes `body` at `url`, while `open_` is set, and counts who asks."""
 
     def __init__(self) -> None:
         self.status, self.body = 200, json.dumps({"keys": PUBLISHED})
         self.requests = 0
+        self.drips = ""
         self.asked, self.open_ = threading.Event(), threading.Event()
         self.open_.set()
         issuer = self
@@ -74,7 +85,12 @@ class Issuer:
                 issuer.open_.wait(20)
                 self.send_response(issuer.status)
                 self.send_header("Location", "/elsewhere")
+                if issuer.drips == "head":
+                    self.flush_headers()
+                    drip(self.wfile, b"X-More: ")
                 self.end_headers()
+                if issuer.drips == "body":
+                    drip(self.wfile, b" ")
                 self.wfile.write(issuer.body.encode())
 
             def log_message(self, *_: Any) -> None:
@@ -368,3 +384,36 @@ def test_the_library_is_loaded_only_where_tokens_are_wanted(database_url: str) -
         env = environment(DATABASE_URL=database_url, **variables)
         done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
         assert done.stdout == said
+
+
+@pytest.mark.parametrize("drips", ["head", "body"])
+def test_an_issuer_that_drips_holds_a_request_no_longer_than_one_that_is_silent(
+    client: FlaskClient, issuer: Issuer, drips: str
+) -> None:
+    issuer.drips = drips
+    started = time.monotonic()
+    status, _ = ask(client, token())
+    assert status == 503
+    assert time.monotonic() - started < tokens.FETCH_SECONDS + 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"keys": [{**PUBLISHED[0], "kid": ["ec"]}]}),
+        json.dumps({"keys": [{**PUBLISHED[0], "alg": ["ES256"]}]}),
+        json.dumps({"keys": [{**PUBLISHED[0], "kty": ["EC"]}]}),
+        json.dumps({"keys": {"kid": "ec"}}),
+        '{"keys": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"keys": [' + '{"a":' * 50_000 + "1" + "}" * 50_000 + "]}",
+    ],
+    ids=["list as kid", "list as alg", "list as kty", "no list", "nested lists", "nested objects"],
+)
+def test_nonsense_of_the_issuer_is_not_the_clients_fault(client: FlaskClient, issuer: Issuer, body: str) -> None:
+    issuer.body = body
+    assert ask(client, token())[0] == 503
+
+
+def test_one_key_that_is_nonsense_does_not_spoil_the_others(client: FlaskClient, issuer: Issuer) -> None:
+    issuer.body = json.dumps({"keys": [{**PUBLISHED[0], "alg": ["ES256"]}, 7, *PUBLISHED]})
+    assert ask(client, token())[0] == 200

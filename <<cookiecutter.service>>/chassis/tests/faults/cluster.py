@@ -58,7 +58,7 @@ def run(*command: str) -> str:
 
 @dataclass
 class Server:
-    """A PostgreSQL with a database `notes`, which belongs to the role `service`."""
+    """A PostgreSQL with a database `probes`, which belongs to the role `service`."""
 
     container: str
     address: str
@@ -130,6 +130,15 @@ class Server:
                 run("nsenter", namespace, "iptables", "--wait", "-I", *rule)
                 stack.callback(run, "nsenter", namespace, "iptables", "--wait", "-D", *rule)
             yield
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have no process of the server go on, while the kernel accepts connections and confirms packets."""
+        run("docker", "pause", self.container)
+        try:
+            yield
+        finally:
+            run("docker", "unpause", self.container)
 
     def execute(self, *command: str, user: str = "postgres") -> str:
         """Return the output of a command that succeeds in the container."""

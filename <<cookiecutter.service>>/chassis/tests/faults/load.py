@@ -1,6 +1,6 @@
 """A steady load of idempotent requests over kept-alive connections, by clients that remember every answer.
 
-Each client puts notes under ids of its own and gets them again. What was acknowledged must be found, unchanged; the
+Each client puts probes under IDs of its own and gets them again. What was acknowledged must be found, unchanged; the
 caller compares with the database afterwards. Nothing is retried: a failure is seen by the test as a user would see it.
 """
 
@@ -10,8 +10,9 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Answer:
     """Why there was no answer, or what was wrong with it; empty if nothing was."""
     release: str = ""
     """Who answered, where the balancer says so in the header `X-Release`."""
+    task: str = ""
+    """Which task answered, where the balancer says so in the header `X-Task`."""
 
 
 @dataclass
@@ -42,14 +45,24 @@ class Load:
     timeout_seconds: float = 30
     path: str = "/probes"
     pause_seconds: float = 0
-    """Between two requests of a client; 0 is as fast as it can."""
+    """Between two requests of a client, on average, so that clients do not keep step; 0 is as fast as it can."""
+    first: int = 0
+    """The number of the first client. Two loads at once need different numbers, since IDs are made of them."""
+    body: Callable[[str], Any] = lambda text: {"text": text}
+    """Makes the body of a PUT of a text."""
+    text_of: Callable[[Any], Any] = lambda found: found["text"]
+    """Returns the text in the body of a response."""
     answers: list[Answer] = field(default_factory=list)
     acknowledged: dict[str, str] = field(default_factory=dict)
-    """The text of each note whose PUT was answered with 200 or 201, by its id."""
+    """The text of each probe whose PUT was answered with 200 or 201, by its id."""
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(self.clients)]
+        self._in_flight: dict[int, float] = {}
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,))
+            for number in range(self.first, self.first + self.clients)
+        ]
         for thread in self._threads:
             thread.start()
         return self
@@ -63,6 +76,10 @@ class Load:
     def failed(self) -> list[Answer]:
         """The answers that are not what they should be."""
         return [answer for answer in self.answers if answer.fault or answer.status not in {200, 201}]
+
+    def settled(self, moment: float) -> bool:
+        """Return whether every request that began before `moment`, in seconds of `time.monotonic`, is over."""
+        return all(started > moment for started in list(self._in_flight.values()))
 
     def wait_for(self, count: int, seconds: float = 120) -> None:
         """Wait until there are `count` answers in all.
@@ -91,22 +108,24 @@ class Load:
                 if self._request(connection, "PUT", probe_id, text) and not again:
                     mine.append(probe_id)
             if self.pause_seconds:
-                self._stopping.wait(self.pause_seconds)
+                self._stopping.wait(self.pause_seconds * chance.uniform(0.5, 1.5))
         connection.close()
 
     def _request(self, connection: http.client.HTTPConnection, method: str, probe_id: str, text: str | None) -> bool:
         """Ask once, and remember the answer; says whether it was a success."""
-        body = None if text is None else json.dumps({"text": text})
+        body = None if text is None else json.dumps(self.body(text))
         headers = {} if text is None else {"Content-Type": "application/json"}
         started = time.monotonic()
-        status, retry_after, fault, release = 0, None, "", ""
+        me = threading.get_ident()
+        self._in_flight[me] = started
+        status, retry_after, fault, release, task = 0, None, "", "", ""
         try:
             connection.request(method, f"{self.path}/{probe_id}", body, headers)
             response = connection.getresponse()
             received = response.read()
             status, retry_after = response.status, response.headers.get("Retry-After")
-            release = response.headers.get("X-Release", "")
-            if status in {200, 201} and json.loads(received)["text"] != (text or self.acknowledged[probe_id]):
+            release, task = response.headers.get("X-Release", ""), response.headers.get("X-Task", "")
+            if status in {200, 201} and self.text_of(json.loads(received)) != (text or self.acknowledged[probe_id]):
                 fault = "another text"
         except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
@@ -114,5 +133,7 @@ class Load:
         succeeded = not fault and status in {200, 201}
         if succeeded and text is not None:
             self.acknowledged[probe_id] = text
-        self.answers.append(Answer(started, time.monotonic() - started, method, status, retry_after, fault, release))
+        seconds = time.monotonic() - started
+        self.answers.append(Answer(started, seconds, method, status, retry_after, fault, release, task))
+        del self._in_flight[me]
         return succeeded

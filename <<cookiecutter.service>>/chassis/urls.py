@@ -1,0 +1,114 @@
+"""Factor III: what a URL in the environment may be, and what in it is secret.
+
+The database's URL is read by libpq's own parser, because another one would find another password in it, or none.
+https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+SECRET_PARAMETERS = {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.dispchar == b"*"} | {
+    "scram_client_key",
+    "scram_server_key",
+}
+"""The parameters of a database URL that libpq would not show either, and two that are as good as a password."""
+
+NOWHERE = "/nonexistent"
+"""A folder without sockets. A connection to it fails at once, but only after libpq has checked every parameter."""
+
+_FORM = "Must be a URL: postgresql://USER:PASSWORD@HOST/DATABASE"
+_ESCAPE = "encode special characters in the user and in the password (@ is %40, / is %2F, ? is %3F, % is %25)"
+
+
+def database_fault(url: str) -> str | None:
+    """Return why no connection can ever be made with `url`, without a part of it; or `None`."""
+    if not re.match(r"postgres(ql)?://", url):
+        return f"{_FORM}."
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        return "Must not contain spaces or line breaks, such as one at its end."
+    try:
+        options = pq.Conninfo.parse(url.encode())
+        parameters = {option.keyword.decode(): option.val.decode() for option in options if option.val}
+    except (psycopg.Error, UnicodeError):
+        return f"{_FORM}; {_ESCAPE}."
+    return _fault_of_place(url, parameters) or _fault_of_parameters(url, parameters)
+
+
+def _fault_of_place(url: str, parameters: Mapping[str, str]) -> str | None:
+    """Return what is wrong with the host or the database: often they are the end of a password."""
+    host = parameters.get("host") or os.environ.get("PGHOST", "")
+    database = parameters.get("dbname") or os.environ.get("PGDATABASE", "")
+    before, is_there, _ = url.partition("://")[2].partition("@")
+    if not (host and database):
+        return f"{_FORM}."
+    if (is_there and "/" in before.partition("?")[0] and "user" not in parameters) or "@" in database:
+        return f"{_FORM}; {_ESCAPE}."
+    if not all(name.startswith("/") or re.fullmatch(r"[A-Za-z0-9._:%-]+", name) for name in host.split(",")):
+        return f"The host is no host name; {_ESCAPE}."
+    return None
+
+
+def _fault_of_parameters(url: str, parameters: Mapping[str, str]) -> str | None:
+    """Return which parameter has a value with which no connection can be made."""
+    files = [parameters.get(name, "") for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl")]
+    if not all(Path(name).is_file() for name in files if name not in {"", "system"}):
+        return "It names a file of certificates or keys that does not exist here."
+    for name in ("keepalives", "connect_timeout", "tcp_user_timeout", "keepalives_idle", "keepalives_interval"):
+        if not re.fullmatch(r"-?[0-9]{0,9}", parameters.get(name, "")):
+            return f"Its parameter {name} must be a number."
+    # libpq checks the others, before it does anything else.
+    hosts = parameters.get("host", "").count(",") + 1
+    nowhere = make_conninfo(url, host=",".join([NOWHERE] * hosts), hostaddr="")
+    attempt = pq.PGconn.connect_start(nowhere.encode())
+    try:
+        message = attempt.get_error_message()
+    finally:
+        attempt.finish()
+    if message.startswith("connection to server on socket"):
+        return None
+    # The message may quote a value, so only names are taken from it; the longest first, since some contain others.
+    names = sorted((option.keyword.decode() for option in pq.Conninfo.get_defaults()), key=len, reverse=True)
+    return f"libpq refuses its parameter {next((name for name in names if name in message), '')}."
+
+
+def shown(url: str) -> str:
+    """Return a URL with `***` in the places of its secrets."""
+    url = re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", url, count=1)
+    return re.sub(r"([?&])([^=&]+)=[^&]*", _shown_parameter, url)
+
+
+def secrets(environ: Mapping[str, str]) -> set[str]:
+    """Return the secrets of an environment: passwords, keys, and what URLs hold of them, as they are written and read.
+
+    Variables are known by their names or by what they look like, so that nothing must be declared and nothing be valid.
+    """
+    found = set()
+    for name, value in environ.items():
+        if name == "PGPASSWORD":
+            found |= {value, value.strip()}
+        elif name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("HEADERS"):
+            pairs = [pair.partition("=")[2].strip() for pair in value.split(",")]
+            found |= {word for pair in pairs for text in (pair, unquote(pair)) for word in (text, *text.split()[1:])}
+        elif "://" in value:
+            found |= set(_secrets_of(value))
+    return found - {""}
+
+
+def _secrets_of(url: str) -> Iterator[str]:
+    raw = re.findall(r"://[^:@/]*:([^@/]*)@", url)  # as libpq and browsers see it
+    raw += re.findall(r"://[^:@/]*:(.*)@", url, re.DOTALL)  # what was meant, where it was not encoded
+    raw += [value for name, value in re.findall(r"[?&]([^=&]+)=([^&]*)", url) if unquote(name) in SECRET_PARAMETERS]
+    for text in raw:
+        yield from (text, text.strip(), unquote(text))
+
+
+def _shown_parameter(match: re.Match[str]) -> str:
+    before, name = match[1], match[2]
+    return f"{before}{name}=***" if unquote(name) in SECRET_PARAMETERS else match[0]
