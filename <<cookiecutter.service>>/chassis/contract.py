@@ -6,12 +6,13 @@ https://spec.openapis.org/oas/v3.1.0
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from flask import Flask, Response
 from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 from werkzeug.http import HTTP_STATUS_CODES
 
 from chassis import docs, errors
@@ -67,11 +68,14 @@ HEADERS = {
 
 LINK = {"Link": {"description": "Leads to `next`, if there is one.", "schema": {"type": "string"}}}
 
+Mode = Literal["validation", "serialization"]
+"""Whether a schema is of what is received, or of what is answered."""
+
 SCHEMAS = "#/components/schemas/{model}"
 
 
 class ContractError(ValueError):
-    """The routes cannot be described: a mistake of whoever wrote them. The text says what to change."""
+    """The routes cannot be described as they are. The text says what to change."""
 
 
 def dump(value: Any) -> bytes:
@@ -79,6 +83,17 @@ def dump(value: Any) -> bytes:
     if isinstance(value, BaseModel):
         return value.model_dump_json(by_alias=True).encode()
     return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z)
+
+
+def header_name(field: str) -> str:
+    """Return the name of the header field that a field of a model stands for: `if_match` is `If-Match`."""
+    return field.replace("_", "-").title()
+
+
+def kinds_of_fields(model: type[BaseModel]) -> dict[str, set[str]]:
+    """Return for each field of a model, under the name that clients use, which JSON types it may have or hold."""
+    schema = model.model_json_schema(schema_generator=_Generator)
+    return {name: _kinds(field, schema.get("$defs", {})) for name, field in schema.get("properties", {}).items()}
 
 
 def register(app: Flask, settings: Config, blueprints: Iterable["api.Blueprint"]) -> None:
@@ -113,7 +128,11 @@ def describe(settings: Config, blueprints: list["api.Blueprint"]) -> dict[str, A
         item = paths.setdefault(f"{settings.url_prefix}{operation.path}", {})
         item[operation.method.lower()] = _operation(settings, blueprint, operation, schemas)
     paths[f"{settings.url_prefix}/openapi.json"] = {"get": _own_operation(settings)}
-    components = {"schemas": schemas.definitions, "responses": {_name(each): _problem(each) for each in PROBLEMS}}
+    refused = {*PROBLEMS, *(status for _, each in operations for status in each.problems)}
+    components: dict[str, Any] = {
+        "schemas": {},
+        "responses": {_name(each): _problem(each) for each in sorted(refused)},
+    }
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": settings.service, "version": VERSION, "description": DESCRIPTION},
@@ -121,34 +140,65 @@ def describe(settings: Config, blueprints: list["api.Blueprint"]) -> dict[str, A
         "components": components,
         "tags": [{"name": name} for name in dict.fromkeys([*(each.name for each in blueprints), "contract"])],
     }
+    components["schemas"] = _used(schemas.definitions, document)
     if settings.jwks_url:
         document["security"] = [{"token": []}]
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     return document
 
 
-class _Names(GenerateJsonSchema):
-    """The names of schemas: a page of notes is a `NotePage`."""
+class _Generator(GenerateJsonSchema):
+    """How schemas are made of types. What would be described otherwise than it is validated is refused."""
 
     def normalize_name(self, name: str) -> str:
+        """Return the name of a schema: a page of notes is a `NotePage`."""
         return super().normalize_name(re.sub(r"^Page\[(\w+)\]$", r"\1Page", name))
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """Refuse what pydantic would also read from a float, or with an exponent."""
+        self._refuse("Decimal", "Annotated[Decimal, fields.digits(10, 2)]")
+        return super().decimal_schema(schema)
+
+    def date_schema(self, schema: core_schema.DateSchema) -> JsonSchemaValue:
+        """Refuse what pydantic would also read from the digits of a Unix time."""
+        self._refuse("date", "fields.Date")
+        return super().date_schema(schema)
+
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
+        """Refuse what pydantic would also read without an offset from UTC."""
+        self._refuse("datetime", "fields.DateTime")
+        return super().datetime_schema(schema)
+
+    def _refuse(self, kind: str, instead: str) -> None:
+        if self.mode == "validation":
+            raise ContractError(f"a {kind} of a request can be written in several ways: use {instead}")
 
 
 class _Schemas:
     """The JSON schemas of all types that the operations of `blueprints` send and receive."""
 
     def __init__(self, blueprints: list["api.Blueprint"]) -> None:
-        wanted: dict[tuple[Any, Any], TypeAdapter[Any]] = {
+        wanted: dict[tuple[Any, Mode], TypeAdapter[Any]] = {
             (errors.Problem, "serialization"): TypeAdapter(errors.Problem)
         }
         for operation in (each for blueprint in blueprints for each in blueprint.operations):
-            asked = [
-                (model, "validation") for model in (operation.parameters, operation.query, operation.body) if model
+            asked: list[tuple[Any, Mode]] = [
+                (model, "validation")
+                for model in (operation.parameters, operation.query, operation.headers, operation.body)
+                if model
             ]
-            answered = [(model, "serialization") for model in operation.answers.values() if model is not None]
-            wanted |= {key: TypeAdapter(key[0]) for key in (*asked, *answered)}
+            answered: list[tuple[Any, Mode]] = [
+                (model, "serialization") for model in operation.answers.values() if model is not None
+            ]
+            adapters = {key: TypeAdapter(key[0]) for key in (*asked, *answered)}
+            for (_, mode), adapter in adapters.items():
+                try:
+                    adapter.json_schema(mode=mode, schema_generator=_Generator)
+                except ContractError as error:
+                    raise ContractError(f"{operation.name}: {error}") from None
+            wanted |= adapters
         inputs = [(model, mode, adapter) for (model, mode), adapter in wanted.items()]
-        found, rest = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS, schema_generator=_Names)
+        found, rest = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS, schema_generator=_Generator)
         self._schemas: dict[Any, Any] = {key: _without_titles(schema) for key, schema in found.items()}
         self.definitions = {name: _without_titles(schema) for name, schema in rest.get("$defs", {}).items()}
         if ambiguous := sorted(name for name in self.definitions if "__" in name):
@@ -160,15 +210,14 @@ class _Schemas:
         return schema
 
     def parameters(self, model: Any, place: str) -> list[dict[str, Any]]:
-        """Return each field of a model as a parameter, and forget the model itself."""
+        """Return each field of a model as a parameter."""
         schema = self.of(model, "validation")
         if "$ref" in schema:
-            schema = self.definitions.pop(schema["$ref"].rpartition("/")[2], None) or self._schemas[model, "inline"]
-            self._schemas[model, "inline"] = schema  # another operation may have the same parameters
+            schema = self.definitions[schema["$ref"].rpartition("/")[2]]
         required = schema.get("required", [])
         return [
             {
-                "name": name,
+                "name": header_name(name) if place == "header" else name,
                 "in": place,
                 "required": name in required,
                 **({"description": field["description"]} if "description" in field else {}),
@@ -183,10 +232,11 @@ def _operation(settings: Config, blueprint: "api.Blueprint", operation: "api.Ope
     described: dict[str, Any] = {"operationId": operation.name, "summary": summary, "tags": [operation.tag]}
     if description.strip():
         described["description"] = description.strip()
-    if operation.is_open and settings.jwks_url:
-        described["security"] = []
+    if settings.jwks_url and (operation.is_open or operation.scopes):
+        described["security"] = [{"token": list(operation.scopes)}] if operation.scopes else []
     parameters = schemas.parameters(operation.parameters, "path") if operation.parameters else []
     parameters += schemas.parameters(operation.query, "query") if operation.query else []
+    parameters += schemas.parameters(operation.headers, "header") if operation.headers else []
     if parameters:
         described["parameters"] = parameters
     if operation.body:
@@ -198,7 +248,7 @@ def _operation(settings: Config, blueprint: "api.Blueprint", operation: "api.Ope
     }
     refused = {*operation.problems, *TO_ANY_REQUEST, *(TO_A_BODY if operation.body else ())}
     if settings.jwks_url and not operation.is_open:
-        refused.add(401)
+        refused |= {401, 403} if operation.scopes else {401}
     described["responses"] |= {str(each): {"$ref": f"#/components/responses/{_name(each)}"} for each in sorted(refused)}
     return described
 
@@ -214,11 +264,35 @@ def _answer(
     if _is_page(model):
         headers = LINK
         item = _example(blueprint, model.__args__[0])
-        example = {"items": [item], "next": f"{operation.path}?limit=1&after={item['id']}"} if item else None
+        example = {"items": [item], "next": f"{operation.path}?limit=1&after={item.get('id', '')}"} if item else None
     if headers:
         described["headers"] = headers
     described["content"] = _content(schemas.of(model, "serialization"), example)
     return described
+
+
+def _used(definitions: dict[str, Any], document: Any) -> dict[str, Any]:
+    """Return the definitions that a document refers to. Models of parameters, which it lists one by one, are not."""
+    names: set[str] = set()
+    new = _references(document)
+    while new:
+        names |= new
+        new = {name for each in new for name in _references(definitions[each])} - names
+    return {name: definition for name, definition in definitions.items() if name in names}
+
+
+def _references(node: Any) -> set[str]:
+    return {name.decode() for name in re.findall(rb'"#/components/schemas/([^"]+)"', orjson.dumps(node))}
+
+
+def _kinds(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str]:
+    """Return the JSON types that values of a schema may have, `null` aside, and those of the items of lists."""
+    if "$ref" in schema:
+        return _kinds(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    kinds = {schema["type"]} if "type" in schema else set()
+    for option in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())):
+        kinds |= _kinds(option, definitions)
+    return kinds - {"null"}
 
 
 def _own_operation(settings: Config) -> dict[str, Any]:
@@ -293,5 +367,8 @@ def _problem(status: int) -> Any:
         fault = {"field": "text", "detail": "String should have at least 1 character"}
         example |= {"detail": "Some fields are not valid.", "errors": [fault]}
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    answer = {"description": PROBLEMS[status], "content": {"application/problem+json": content}}
+    answer = {
+        "description": PROBLEMS.get(status, HTTP_STATUS_CODES[status]),
+        "content": {"application/problem+json": content},
+    }
     return answer | ({"headers": HEADERS[status]} if status in HEADERS else {})

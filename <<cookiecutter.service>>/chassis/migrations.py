@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def read(folder: Path) -> list[Migration]:
         MigrationError: There is a file that cannot be applied, or that is none of ours.
     """
     found = [_read(path) for path in sorted(folder.iterdir())]
-    for one, two in zip(found, found[1:], strict=False):
+    for one, two in pairwise(found):
         if one.name[:4] == two.name[:4]:
             raise MigrationError(f"{one.name} and {two.name} have the same number: give one of them another")
     return found
@@ -140,10 +141,12 @@ def statements(sql: str) -> list[str]:
     return [text for text in (*found, sql[begin:]) if _bare(text)]
 
 
+_COMMENT = r"(?:--[^\n]*|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*.*?\*/)*\*/)"
+"""A comment; one of the second kind may contain others, here one level of them."""
+
 _TOKENS = re.compile(
-    r"""
-      --[^\n]*
-    | /\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*.*?\*/)*\*/
+    _COMMENT
+    + r"""
     | [eE]'(?:[^'\\]|\\.|'')*'
     | '(?:[^']|'')*'
     | "(?:[^"]|"")*"
@@ -157,7 +160,7 @@ _TOKENS = re.compile(
 
 def _bare(sql: str) -> str:
     """Return a statement without the comments before it."""
-    return re.sub(r"\A(\s|--[^\n]*(\n|\Z)|/\*.*?\*/)*", "", sql, flags=re.DOTALL)
+    return re.sub(rf"\A(\s|{_COMMENT})*", "", sql, flags=re.DOTALL)
 
 
 def _read(path: Path) -> Migration:
@@ -214,8 +217,9 @@ def _lock(conn: Connection[Any]) -> Iterator[None]:
     deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
     while True:
         with conn.transaction():
-            conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             if conn.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK]).fetchone() == (True,):
+                # Sent without parameters, so by another protocol, it also ends the snapshot of the statement before.
+                conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0", prepare=False)
                 yield
                 return
         if time.monotonic() > deadline:
@@ -288,7 +292,7 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
 
 
 def _reset(conn: Connection[Any]) -> None:
-    """Undo what a file has set for its session, such as `search_path`: our table must be found, and nothing may leak."""
+    """Undo what a file has set, such as `search_path`: our own table must be found, and nothing may leak."""
     conn.execute("RESET SESSION AUTHORIZATION")
     conn.execute("RESET ROLE")
     conn.execute("RESET ALL")

@@ -19,7 +19,7 @@ from typing import Any
 import jwt
 from flask import Flask, Response, g, request
 
-from chassis import errors, health
+from chassis import caller, errors, health
 from chassis.config import Config
 
 ALGORITHMS = frozenset({"RS256", "PS256", "ES256", "EdDSA"})
@@ -69,6 +69,7 @@ def register(app: Flask, settings: Config) -> None:
             response = errors.problem(503, "The service cannot verify tokens at the moment.")
             response.headers["Retry-After"] = str(REFETCH_SECONDS)
             return response
+        g.caller = caller.of(claims)
         if "sub" in claims:
             g.trace["enduser.id"] = claims["sub"]
         return None
