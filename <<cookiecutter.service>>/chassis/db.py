@@ -23,15 +23,6 @@ P = ParamSpec("P")
 KEEPALIVE_SECONDS = 1
 """Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""
 
-COLLISIONS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
-"""PostgreSQL rolled a transaction back for the sake of another one: it may succeed if it is repeated."""
-
-REPETITIONS = 3
-"""How often `transaction` repeats one that collides. More would keep a connection from others for what fails again."""
-
-REPETITION_SECONDS = 0.02
-"""The longest pause before the first repetition; it doubles. By chance, so that two that collided do not meet again."""
-
 SILENCE_SECONDS = 1
 """How much longer than a statement may take, `STATEMENT_TIMEOUT_SECONDS`, the server may be silent: time for its own
 message that the statement took too long."""
@@ -44,6 +35,15 @@ https://www.postgresql.org/docs/18/libpq-envars.html https://www.pgbouncer.org/c
 STALE_PLAN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
 """SQLSTATE 0A000, "cached plan must not change result type", and 26000, a prepared statement that the server does not
 know: the schema has changed since the statement was prepared, or a pooler has changed the server connection."""
+
+COLLISIONS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, *STALE_PLAN)
+"""PostgreSQL rolled a transaction back for the sake of another one, or of a new schema: it may succeed if repeated."""
+
+REPETITIONS = 3
+"""How often `transaction` repeats one that collides. More would keep a connection from others for what fails again."""
+
+REPETITION_SECONDS = 0.02
+"""The longest pause before the first repetition; it doubles. By chance, so that two that collided do not meet again."""
 
 
 class Cursor(psycopg.Cursor[Any]):
@@ -134,7 +134,9 @@ def close_pool(app: Flask) -> None:
 
 @contextmanager
 def connection() -> Iterator[Connection[Any]]:
-    """A connection for one unit of work. Each statement is a transaction, unless `conn.transaction()` spans several.
+    """Lend a connection for one unit of work.
+
+    Each statement is a transaction, unless `with conn.transaction():` spans several.
 
     Raises:
         psycopg.OperationalError: No connection is available within `DATABASE_TIMEOUT_SECONDS`, or too many requests
@@ -155,8 +157,8 @@ def connection() -> Iterator[Connection[Any]]:
         connections.give_back(conn)
 
 
-def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -> T:
-    """Return `query(conn, *args)`, for what may be repeated.
+def read(query: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `query(conn, *args, **kwargs)`, for what may be repeated.
 
     It is called once more, on another connection, if the first one breaks meanwhile; but not if the server is silent,
     since that has taken its time.
@@ -166,16 +168,33 @@ def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -
     """
     with connection() as conn:
         try:
-            return query(conn, *args)
+            return query(conn, *args, **kwargs)
         except STALE_PLAN:
-            return query(conn, *args)  # it was inside a transaction block, which has ended
+            return query(conn, *args, **kwargs)  # it was inside a transaction block, which has ended
         except pool.ServerSilentError:
             raise
         except psycopg.OperationalError:
             if not conn.broken:
                 raise
     with connection() as conn:
-        return query(conn, *args)
+        return query(conn, *args, **kwargs)
+
+
+def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `work(conn, *args, **kwargs)`, run in one transaction, which is repeated if it collides with another one.
+
+    `work` must do nothing but ask the database: what else it did would be done again. At PostgreSQL's default isolation
+    only deadlocks are collisions; for `SERIALIZABLE` `work` begins with `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
+
+    Raises:
+        psycopg.OperationalError: As `connection` does, or it collided `REPETITIONS` times more.
+    """
+    for repetition in range(REPETITIONS):
+        try:
+            return _run(work, *args, **kwargs)
+        except COLLISIONS:
+            time.sleep(random.uniform(0, REPETITION_SECONDS * 2**repetition))  # noqa: S311 - chance, not cryptography
+    return _run(work, *args, **kwargs)
 
 
 def find_unfit(conn: pool.Connection[Any], settings: Config) -> str | None:
@@ -197,6 +216,11 @@ def find_unfit(conn: pool.Connection[Any], settings: Config) -> str | None:
             f"there is a pooler before the server: ALTER ROLE {role} SET IntervalStyle = 'postgres', and reconnect it"
         )
     return None
+
+
+def _run(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    with connection() as conn, conn.transaction():
+        return work(conn, *args, **kwargs)
 
 
 def _set_up(conn: pool.Connection[Any], settings: Config) -> None:
@@ -229,25 +253,3 @@ def _pool(app: Flask) -> pool.Pool:
         open_pool(app)
         atexit.register(found.close)
     return found
-
-
-def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return `work(conn, *args, **kwargs)`, run in one transaction, which is repeated if it collides with another one.
-
-    `work` must do nothing but ask the database: what else it did would be done again. At PostgreSQL's default isolation
-    only deadlocks are collisions; for `SERIALIZABLE` `work` begins with `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
-
-    Raises:
-        psycopg.OperationalError: As `connection` does, or it collided `REPETITIONS` times more.
-    """
-    for repetition in range(REPETITIONS):
-        try:
-            return _run(work, *args, **kwargs)
-        except COLLISIONS:
-            time.sleep(random.uniform(0, REPETITION_SECONDS * 2**repetition))  # noqa: S311 - chance, not cryptography
-    return _run(work, *args, **kwargs)
-
-
-def _run(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-    with connection() as conn, conn.transaction():
-        return work(conn, *args, **kwargs)

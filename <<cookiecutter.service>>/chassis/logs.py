@@ -61,12 +61,12 @@ def configure(settings: Config) -> None:
     """Turn everything that this process says into events: logging, warnings, uncaught exceptions, stray prints."""
     _resource.update({"service.name": settings.service, "service.version": settings.release})
     capture(settings.log_level)
-    _hide(config.secrets(settings))
+    hide(config.secrets(settings))
 
 
 def capture(level: str = "INFO") -> None:
     """As `configure`, for a process that has no configuration: one whose environment was refused."""
-    _hide(urls.secrets(os.environ))
+    hide(urls.secrets(os.environ))
     stdout.open()
     logging.raiseExceptions = False
     logging.root.handlers = [Handler()]
@@ -242,7 +242,7 @@ def _dump(value: Any) -> bytes:
     return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
 
 
-def _hide(secrets: set[str]) -> None:
+def hide(secrets: set[str]) -> None:
     """Have these texts masked from now on. The longest first, since one may be a part of another."""
     _secrets[:] = sorted((secret for secret in secrets if len(secret) >= SECRET_MIN_CHARS), key=len, reverse=True)
     _encoded_secrets[:] = [_encode(secret) for secret in _secrets]
