@@ -1,10 +1,11 @@
-"""The program that creates the service's role and database, against a PostgreSQL whose master is no superuser, as on RDS."""
+"""The program that creates role and database, against a PostgreSQL whose master is no superuser, as on RDS."""
 
 import json
 import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -29,7 +30,7 @@ def server() -> Iterator[dict[str, str]]:
     """Run PostgreSQL with a master user who may create roles and databases, and is no superuser."""
     with postgres_server() as url:
         sql(url, "CREATE ROLE master LOGIN PASSWORD 'm' CREATEROLE CREATEDB")
-        folder = url.partition("host=")[2]
+        folder = unquote(url.partition("host=")[2])
         yield {"url": url, "HOST": folder, "MASTER_USER": "master", "MASTER_PASSWORD": "m", "SSLMODE": "disable"}
 
 
