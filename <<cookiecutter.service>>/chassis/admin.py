@@ -12,10 +12,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import psycopg
 from flask import Flask
@@ -55,10 +55,10 @@ def main(
 
     def migrate(settings: C) -> None:
         """Bring the database's schema up to date."""
-        with watched(settings) as connect:
-            with connect() as conn:
+        with Watched(settings) as watched:
+            with watched.connect() as conn:
                 refuse_unfit(conn, settings)
-            names = migrations.apply(connect, folder)
+            names = migrations.apply(watched.connect, folder)
         log.info("schema is up to date", extra={"applied": names})
 
     def check(settings: C) -> None:
@@ -125,56 +125,63 @@ def refuse_unfit(conn: pool.Connection[Any], settings: config.Config) -> None:
         raise migrations.MigrationError(reason)
 
 
-@contextmanager
-def watched(settings: config.Config) -> Iterator[Callable[[], pool.Connection[Any]]]:
-    """Within the block, return connections whose statements may take any time, as long as the server is there.
+class Watched:
+    """Connections whose statements may take any time, as long as the server is there.
 
     A statement of a migration may take hours, and meanwhile says nothing. So another connection asks whether the
-    server still answers; if it does not, the connections are closed.
-
-    Raises:
-        MigrationError: The server has stopped answering.
+    server still answers; if it does not, all of them are closed.
     """
-    made: list[pool.Connection[Any]] = []
-    ended = threading.Event()
-    is_silent = threading.Event()
 
-    def connect() -> pool.Connection[Any]:
-        conn = db.connect(settings)
+    def __init__(self, settings: config.Config) -> None:
+        self._settings = settings
+        self._made: list[pool.Connection[Any]] = []
+        self._ended = threading.Event()
+        self._is_silent = False
+
+    def __enter__(self) -> Self:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """End, and say whether the server was silent.
+
+        Raises:
+            MigrationError: It was.
+        """
+        self._ended.set()
+        if self._is_silent and isinstance(error, psycopg.Error | migrations.MigrationError):
+            raise migrations.MigrationError(
+                "the server has stopped answering, and whether the last file was applied is not known: run this again"
+            ) from None
+
+    def connect(self) -> pool.Connection[Any]:
+        """Return a new connection."""
+        conn = db.connect(self._settings)
         conn.limit_seconds = None
-        made.append(conn)
+        self._made.append(conn)
         return conn
 
-    def watch() -> None:
+    def _watch(self) -> None:
         silences = 0
         while silences < MOST_SILENCES:
-            if ended.wait(WATCH_SECONDS):
+            if self._ended.wait(WATCH_SECONDS):
                 return
-            try:
-                db.connect(settings).close()
-            except (psycopg.errors.ConnectionTimeout, pool.ServerSilentError):
-                silences += 1
-            except psycopg.Error:  # an answer, too: a server that has gone away has closed our connections
-                silences = 0
-            else:
-                silences = 0
-        is_silent.set()
-        for conn in made:
+            silences = 0 if self._answers() else silences + 1
+        self._is_silent = True
+        for conn in self._made:
             if not conn.closed:
                 with socket.socket(fileno=os.dup(conn.fileno())) as sock, suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    threading.Thread(target=watch, name="watch", daemon=True).start()
-    try:
-        yield connect
-    except (psycopg.Error, migrations.MigrationError):
-        if is_silent.is_set():
-            raise migrations.MigrationError(
-                "the server has stopped answering, and whether the last file was applied is not known: run this again"
-            ) from None
-        raise
-    finally:
-        ended.set()
+    def _answers(self) -> bool:
+        try:
+            db.connect(self._settings).close()
+        except (psycopg.errors.ConnectionTimeout, pool.ServerSilentError):
+            return False
+        except psycopg.Error:  # an answer, too: a server that has gone away has closed our connections
+            return True
+        return True
 
 
 def _parser(program: str, commands: Mapping[str, Callable[..., None]]) -> argparse.ArgumentParser:

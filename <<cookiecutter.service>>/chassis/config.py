@@ -216,6 +216,12 @@ class Config:
     log_level: str = variable(
         "least severe level that is logged", "INFO", unit="level", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
     )
+    log_format: str = variable(
+        "`json`; `text` for a person; `auto` is `text` if stdout is a terminal, and `json` everywhere else",
+        "auto",
+        unit="format",
+        choices=["auto", "json", "text"],
+    )
     release: str = variable(
         "name of the running release, in `/version` and in every log line",
         "unreleased",

@@ -134,7 +134,9 @@ def close_pool(app: Flask) -> None:
 
 @contextmanager
 def connection() -> Iterator[Connection[Any]]:
-    """A connection for one unit of work. Each statement is a transaction, unless `conn.transaction()` spans several.
+    """Lend a connection for one unit of work.
+
+    Each statement is a transaction, unless `with conn.transaction():` spans several.
 
     Raises:
         psycopg.OperationalError: No connection is available within `DATABASE_TIMEOUT_SECONDS`, or too many requests

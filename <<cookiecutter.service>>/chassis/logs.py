@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 from flask import Flask, Request, Response, g, has_request_context, request
 
-from chassis import config, urls
+from chassis import config, terminal, urls
 from chassis.config import Config
 
 MAX_LINE_BYTES = 4096
@@ -60,14 +60,15 @@ _KEYS = _OWN | {
 def configure(settings: Config) -> None:
     """Turn everything that this process says into events: logging, warnings, uncaught exceptions, stray prints."""
     _resource.update({"service.name": settings.service, "service.version": settings.release})
-    capture(settings.log_level)
-    _hide(config.secrets(settings))
+    capture(settings.log_level, settings.log_format)
+    hide(config.secrets(settings))
 
 
-def capture(level: str = "INFO") -> None:
+def capture(level: str = "INFO", style: str = "auto") -> None:
     """As `configure`, for a process that has no configuration: one whose environment was refused."""
-    _hide(urls.secrets(os.environ))
+    hide(urls.secrets(os.environ))
     stdout.open()
+    stdout.is_text = os.isatty(1) if style == "auto" else style == "text"
     logging.raiseExceptions = False
     logging.root.handlers = [Handler()]
     logging.root.setLevel(level)
@@ -90,14 +91,20 @@ def emit(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
-    """`event` as a line of JSON of at most `MAX_LINE_BYTES` bytes; texts are cut until it fits."""
+    """Return `event` as a line of JSON of at most `MAX_LINE_BYTES` bytes. Texts are cut until it fits."""
+    line = _strict(event)
+    return (line if len(line) < MAX_LINE_BYTES else _shorten(orjson.loads(line))) + b"\n"
+
+
+def _strict(event: Mapping[str, Any]) -> bytes:
+    """Return `event` as JSON without our secrets, whatever it holds."""
     try:
         line = _dump(event)
     except TypeError:  # lone surrogates, integers over 64 bits, cycles, objects that cannot be shown
         line = _dump(_plain(event))
     if any(secret in line for secret in _encoded_secrets):
         line = _dump({key: value if key in _OWN else _masked(value) for key, value in _masked_keys(orjson.loads(line))})
-    return (line if len(line) < MAX_LINE_BYTES else _shorten(orjson.loads(line))) + b"\n"
+    return line
 
 
 def _line(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> bytes:
@@ -110,6 +117,8 @@ def _line(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) 
         "process.pid": os.getpid(),
         **attributes,
     }
+    if stdout.is_text:
+        return terminal.render(orjson.loads(_strict(event)), is_coloured=os.isatty(1)).encode()
     return encode(event)
 
 
@@ -199,11 +208,16 @@ class Stdout:
     """File descriptor 1, written a line at a time and without waiting for long."""
 
     fd = 1
+    is_text = False
     jammed = False
     dropped = 0
 
     def open(self) -> None:
         """Use a pipe without blocking. It is opened anew, since the flag would reach whoever else holds the pipe."""
+        try:
+            os.fstat(1)
+        except OSError:  # it is closed: else the next file or socket would be number 1, and get the log
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if self.fd == 1 and stat.S_ISFIFO(os.fstat(1).st_mode):
             try:
                 self.fd = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -242,7 +256,7 @@ def _dump(value: Any) -> bytes:
     return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
 
 
-def _hide(secrets: set[str]) -> None:
+def hide(secrets: set[str]) -> None:
     """Have these texts masked from now on. The longest first, since one may be a part of another."""
     _secrets[:] = sorted((secret for secret in secrets if len(secret) >= SECRET_MIN_CHARS), key=len, reverse=True)
     _encoded_secrets[:] = [_encode(secret) for secret in _secrets]

@@ -292,7 +292,7 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
 
 
 def _reset(conn: Connection[Any]) -> None:
-    """Undo what a file has set for its session, such as `search_path`: our table must be found, and nothing may leak."""
+    """Undo what a file has set, such as `search_path`: our own table must be found, and nothing may leak."""
     conn.execute("RESET SESSION AUTHORIZATION")
     conn.execute("RESET ROLE")
     conn.execute("RESET ALL")

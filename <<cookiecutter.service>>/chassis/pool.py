@@ -238,6 +238,11 @@ class Pool:
                 self._put(conn)
         self._woken.set()
 
+    def connections(self) -> list[Connection[Any]]:
+        """Return the connections that are up."""
+        with self._lock:
+            return list(self._members)
+
     @property
     def idle(self) -> int:
         """How many connections could be lent at once."""

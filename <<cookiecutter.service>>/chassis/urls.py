@@ -34,29 +34,48 @@ def database_fault(url: str) -> str | None:
     if re.search(r"[\s\x00-\x1f\x7f]", url):
         return "Must not contain spaces or line breaks, such as one at its end."
     try:
-        parameters = {
-            option.keyword.decode(): option.val.decode() for option in pq.Conninfo.parse(url.encode()) if option.val
-        }
+        options = pq.Conninfo.parse(url.encode())
+        parameters = {option.keyword.decode(): option.val.decode() for option in options if option.val}
     except (psycopg.Error, UnicodeError):
         return f"{_FORM}; {_ESCAPE}."
+    return _fault_of_place(url, parameters) or _fault_of_parameters(url, parameters)
+
+
+def _fault_of_place(url: str, parameters: Mapping[str, str]) -> str | None:
+    """Return what is wrong with the host or the database: often they are the end of a password."""
     host = parameters.get("host") or os.environ.get("PGHOST", "")
-    if not (host and (parameters.get("dbname") or os.environ.get("PGDATABASE"))):
+    database = parameters.get("dbname") or os.environ.get("PGDATABASE", "")
+    before, is_there, _ = url.partition("://")[2].partition("@")
+    if not (host and database):
         return f"{_FORM}."
-    names = [name for name in host.split(",") if not name.startswith("/")]
-    userinfo, is_there, _ = url.partition("://")[2].partition("@")
-    if (is_there and "/" in userinfo.partition("?")[0] and "user" not in parameters) or "@" in parameters.get(
-        "dbname", ""
-    ):
+    if (is_there and "/" in before.partition("?")[0] and "user" not in parameters) or "@" in database:
         return f"{_FORM}; {_ESCAPE}."
-    if not all(re.fullmatch(r"[A-Za-z0-9._:%-]+", name) for name in names):
+    if not all(name.startswith("/") or re.fullmatch(r"[A-Za-z0-9._:%-]+", name) for name in host.split(",")):
         return f"The host is no host name; {_ESCAPE}."
+    return None
+
+
+def _fault_of_parameters(url: str, parameters: Mapping[str, str]) -> str | None:
+    """Return which parameter has a value with which no connection can be made."""
     files = [parameters.get(name, "") for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl")]
     if not all(Path(name).is_file() for name in files if name not in {"", "system"}):
         return "It names a file of certificates or keys that does not exist here."
     for name in ("keepalives", "connect_timeout", "tcp_user_timeout", "keepalives_idle", "keepalives_interval"):
         if not re.fullmatch(r"-?[0-9]{0,9}", parameters.get(name, "")):
             return f"Its parameter {name} must be a number."
-    return _refusal_of_libpq(url, hosts=host.count(",") + 1)
+    # libpq checks the others, before it does anything else.
+    hosts = parameters.get("host", "").count(",") + 1
+    nowhere = make_conninfo(url, host=",".join([NOWHERE] * hosts), hostaddr="")
+    attempt = pq.PGconn.connect_start(nowhere.encode())
+    try:
+        message = attempt.get_error_message()
+    finally:
+        attempt.finish()
+    if message.startswith("connection to server on socket"):
+        return None
+    # The message may quote a value, so only names are taken from it; the longest first, since some contain others.
+    names = sorted((option.keyword.decode() for option in pq.Conninfo.get_defaults()), key=len, reverse=True)
+    return f"libpq refuses its parameter {next((name for name in names if name in message), '')}."
 
 
 def shown(url: str) -> str:
@@ -93,22 +112,3 @@ def _secrets_of(url: str) -> Iterator[str]:
 def _shown_parameter(match: re.Match[str]) -> str:
     before, name = match[1], match[2]
     return f"{before}{name}=***" if unquote(name) in SECRET_PARAMETERS else match[0]
-
-
-def _refusal_of_libpq(url: str, hosts: int) -> str | None:
-    """Return what libpq has against the parameters of `url`: it names the parameter, and no value of it."""
-    nowhere = make_conninfo(url, host=",".join([NOWHERE] * hosts), hostaddr="")
-    attempt = pq.PGconn.connect_start(nowhere.encode())
-    try:
-        message = attempt.get_error_message()
-    finally:
-        attempt.finish()
-    if message.startswith("connection to server on socket"):
-        return None
-    [name, *_] = [name for name in _parameters() if name in message] or ["sslmode"]
-    return f"libpq refuses its parameter {name}."
-
-
-def _parameters() -> list[str]:
-    """Return the names of libpq's parameters, the longest first, since some contain others."""
-    return sorted((option.keyword.decode() for option in pq.Conninfo.get_defaults()), key=len, reverse=True)

@@ -1,19 +1,25 @@
 """Factor XII: one-off processes, as a platform runs them."""
 
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from chassis.dev import contract
 from chassis.testing.process import environment, wait_until
+from chassis.testing.relay import Relay
 from chassis.tests.probe import MIGRATIONS, PACKAGE
-from chassis.tests.probe.process import run_admin
+from chassis.tests.probe.process import Gunicorn, run_admin
 
 FILES = sorted(path.name for path in MIGRATIONS.glob("*.sql"))
 
@@ -197,3 +203,84 @@ def test_help_is_for_people() -> None:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(name in done.stdout for name in ("migrate", "config", "check", "routes"))
+
+
+@pytest.fixture
+def relay(empty_database_url: str) -> Iterator[Relay]:
+    """Return a proxy between the commands and an empty database."""
+    with psycopg.connect(empty_database_url) as conn, Relay(conn.info.host, conn.info.port) as relay:
+        yield relay
+
+
+def behind(relay: Relay, url: str) -> str:
+    """Return the URL of a database that is reached through `relay`."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{relay.port}").geturl()
+
+
+@pytest.mark.parametrize("after_login", [False, True])
+@pytest.mark.parametrize("command", ["check", "migrate"])
+def test_a_server_that_is_silent_ends_a_command(
+    relay: Relay, empty_database_url: str, command: str, *, after_login: bool
+) -> None:
+    relay.freeze(after_login=after_login)
+    status, events, stderr = run_admin(command, DATABASE_URL=behind(relay, empty_database_url))
+    assert (status, len(events), stderr) == (1, 1, "")
+    assert re.search(r"did not answer within|timeout expired", events[0]["body"])
+
+
+def test_a_server_that_falls_silent_ends_a_long_migration(relay: Relay, empty_database_url: str, release: Path) -> None:
+    write(release, "9001_tags", "CREATE TABLE tags (name text);\nSELECT pg_sleep(600);\n")
+    with psycopg.connect(empty_database_url, autocommit=True) as observer:
+        migrator = start_migrate(release, behind(relay, empty_database_url))
+        running = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        wait_until(lambda: observer.execute(running).fetchone())
+        relay.freeze()
+        said, _ = migrator.communicate(timeout=60)
+    assert migrator.returncode == 1
+    assert "the server has stopped answering" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("command", ["check", "migrate"])
+def test_a_database_in_another_encoding_is_refused(server_url: str, encoding: str, command: str) -> None:
+    name = f"test_{encoding}_{command}".lower()
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name}".encode())
+        conn.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'".encode())
+        try:
+            url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
+            status, events, _ = run_admin(command, DATABASE_URL=url)
+        finally:
+            conn.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+    assert (status, len(events)) == (1, 1)
+    assert f"the database's encoding is {encoding}" in events[0]["body"]
+
+
+def test_settings_of_the_server_that_the_client_cannot_read_change_nothing(
+    empty_database_url: str, release: Path, processes: ExitStack
+) -> None:
+    write(release, "9001_tags", "CREATE TABLE tags (name text DEFAULT 'ä😀');\n")
+    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+        for setting in (
+            "datestyle = 'German, DMY'",
+            "intervalstyle = 'iso_8601'",
+            "timezone = 'Asia/Tokyo'",
+            "client_encoding = 'LATIN1'",
+            "statement_timeout = '0'",
+        ):
+            conn.execute(f"ALTER DATABASE {conn.info.dbname} SET {setting}".encode())
+    variables: dict[str, Any] = {
+        "DATABASE_URL": empty_database_url,
+        "PGCLIENTENCODING": "LATIN1",
+        "PGDATESTYLE": "German",
+    }
+    assert run_admin("migrate", cwd=release, **variables)[0] == 0
+    with psycopg.connect(empty_database_url, client_encoding="UTF8") as conn:
+        assert conn.execute("INSERT INTO tags DEFAULT VALUES RETURNING name").fetchone() == ("ä😀",)
+    server = processes.enter_context(Gunicorn(**variables))
+    with server.client() as client:
+        created = client.post("/probes", json={"text": "ä😀"})
+        assert created.status_code == 201
+        assert client.get(created.headers["location"]).json()["text"] == "ä😀"
+        assert created.json()["created_at"].endswith("Z")

@@ -1,10 +1,11 @@
 """Factor III: the configuration comes from the environment, is read once, and is refused early."""
 
+import dataclasses
 import sys
 
 import pytest
 
-from chassis import config
+from chassis import config, urls
 
 URL = "postgresql://user:hunter2-hunter2@postgres.example.com/probes"
 TOKENS = {"JWKS_URL": "https://issuer.example.com/keys", "TOKEN_ISSUER": "issuer", "TOKEN_AUDIENCE": "notes"}
@@ -12,6 +13,8 @@ TOKENS = {"JWKS_URL": "https://issuer.example.com/keys", "TOKEN_ISSUER": "issuer
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGUSER", "PGPASSWORD", "PGHOST", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
     for name in config.Config.__annotations__:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("DATABASE_URL", URL)
@@ -91,6 +94,113 @@ def test_faults_and_representations_hold_no_values(monkeypatch: pytest.MonkeyPat
 )
 def test_a_value_out_of_bounds_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     assert list(faults(monkeypatch, **{name: value})) == [name]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2-hunter2@host/db\n",
+        " postgresql://user:hunter2-hunter2@host/db",
+        "postgresql://user:hunter2 hunter2@host/db",
+        "postgresql://user:hunter2/hunter2@host/db",
+        "postgresql://user:12/hunter2@host/db",
+        "postgresql://user:hunter2@hunter2@host/db",
+        "postgresql://user:[hunter2@host/db?sslmode=hunter2",
+        "postgresql://user:hunter2@[host/db",
+        "postgresql://user:hunter2@ho\uff1ast/db",
+        "postgresql://user:hunter2%zz@host/db",
+        "postgresql://user:hunter2@host:hunter2/db",
+        "postgresql://user:hunter2@host:70000/db",
+        "postgresql://user:hunter2@host/db?sslmode=bogus",
+        "postgresql://user:hunter2@host/db?hunter2=1",
+        "postgresql://user:hunter2@host/db?hunter2",
+        "postgresql://user:hunter2@host/db?target_session_attrs=hunter2",
+        "postgresql://user:hunter2@host/db?keepalives=hunter2",
+        "postgresql://user:hunter2@host/db?channel_binding=hunter2",
+        "postgresql://user:hunter2@host/db?sslmode=verify-ca&sslrootcert=/nonexistent/hunter2",
+        "postgresql://user:hunter2@/db",
+        "postgresql://user:hunter2@host",
+        "mysql://user:hunter2@host/db",
+    ],
+)
+def test_a_database_url_that_can_never_connect_is_refused_without_a_word_of_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    refused = faults(monkeypatch, DATABASE_URL=url)
+    assert list(refused) == ["DATABASE_URL"]
+    assert "hunter2" not in str(refused)
+    assert "bogus" not in str(refused)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:a%2Fb%3Fc%40d%23e%25f@host/db",
+        "postgresql://user:pass#wo?rd@host/db",
+        "postgresql://host/db?user=me&password=hunter2&sslpassword=hunter3",
+        "postgresql://user@one,two:5433/db?target_session_attrs=any",
+        "postgresql://user@[::1]:5432/db",
+        "postgresql://postgres@/postgres?host=/var/run",
+        "postgres://user@host.example.com/db?sslmode=require&channel_binding=require",
+    ],
+)
+def test_a_database_url_may_be_whatever_libpq_takes(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert config.load(config.Config).database_url == url
+
+
+def test_credentials_may_stand_beside_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://host/db")
+    monkeypatch.setenv("PGUSER", "me")
+    monkeypatch.setenv("PGPASSWORD", "!#$%&'()*+,-./:;?@[]^_`{|}~\"\\ ")
+    assert config.load(config.Config).database_url == "postgresql://host/db"
+    monkeypatch.setenv("PGPASSWORD", "hunter2-hunter2\n")
+    with pytest.raises(config.ConfigError) as refused:
+        config.load(config.Config)
+    assert list(refused.value.faults) == ["PGPASSWORD"]
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:p%40w@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:p#w@host/db", "postgresql://me:***@host/db"),
+        (
+            "postgresql://me@host/db?password=hunter2&sslmode=prefer",
+            "postgresql://me@host/db?password=***&sslmode=prefer",
+        ),
+        (
+            "postgresql://me@host/db?sslmode=prefer&sslpassword=hunter2",
+            "postgresql://me@host/db?sslmode=prefer&sslpassword=***",
+        ),
+        ("postgresql://me@host/db?%70assword=hunter2", "postgresql://me@host/db?%70assword=***"),
+        ("postgresql://host/db", "postgresql://host/db"),
+    ],
+)
+def test_the_configuration_is_shown_without_its_secrets(monkeypatch: pytest.MonkeyPatch, url: str, shown: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    settings = config.load(config.Config)
+    assert config.shown(settings)["DATABASE_URL"] == shown
+    for endpoint, value in (("http://key:hunter2@collector:4318", "http://key:***@collector:4318"), ("", "")):
+        other = dataclasses.replace(settings, otel_exporter_otlp_endpoint=endpoint)
+        assert config.shown(other)["OTEL_EXPORTER_OTLP_ENDPOINT"] == value
+
+
+def test_the_secrets_of_an_environment_are_found_wherever_they_stand() -> None:
+    environ = {
+        "DATABASE_URL": "postgresql://me:one%2Fone@host/db?password=two%40two&sslpassword=three",
+        "OTHER_URL": "https://key:four@example.com/a?b=c@d",
+        "PGPASSWORD": "five",
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=six%20six,authorization=Basic seven",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x=eight",
+        "UNESCAPED": "postgresql://me:ni/n?e@host/db",
+        "PLAIN": "nothing",
+    }
+    found = urls.secrets(environ)
+    wanted = {"one%2Fone", "one/one", "two@two", "three", "four", "five", "six six", "seven", "eight", "ni/n?e"}
+    assert wanted <= found
+    assert "nothing" not in found
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ EVENTS: dict[str, list[Act]] = {
         Act(
             title="The name of the database moves",
             look="The standby becomes the primary, and the name leads to it. No task restarts.",
-            promise="writes while neither server takes them",
+            promise="those that need the database between the stop of one server and the move of the name",
             bound_seconds=10,
             action=failures.move,
         )

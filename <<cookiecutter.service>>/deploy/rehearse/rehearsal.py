@@ -15,8 +15,8 @@ from deploy.rehearse.record import Record
 from deploy.rehearse.stage import Stage
 
 CLIENTS, PAUSE_SECONDS = 80, 1
-"""The load on many copies: steady, about 80 requests per second, which leaves a laptop time for everything else. So many
-clients, since each waits for its response: with few, all of them would soon wait for a task that hangs."""
+"""The load on many copies: about 80 requests per second, which leaves a laptop time for everything else. Each client
+waits for its response: were there only a few, all of them would soon wait for a task that hangs."""
 
 CLIENT_SECONDS = 10
 """When a client gives up: above what the service takes in the worst case, 7 s, so that its response is counted."""

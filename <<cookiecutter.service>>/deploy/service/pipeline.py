@@ -19,7 +19,7 @@ from deploy.service.arns import codedeploy_arn, ecs_arn
 
 ISSUER = "token.actions.githubusercontent.com"
 
-SESSION = Duration.hours(2)
+SESSION_SECONDS = 7_200
 """As long as the workflow asks for: `role-duration-seconds`."""
 
 
@@ -134,7 +134,13 @@ def _role(stack: Stack, environment: Environment, name: str, sub: str, descripti
             }
         },
     )
-    made = iam.Role(stack, name, assumed_by=principal, description=description, max_session_duration=SESSION)
+    made = iam.Role(
+        stack,
+        name,
+        assumed_by=principal,
+        description=description,
+        max_session_duration=Duration.seconds(SESSION_SECONDS),
+    )
     CfnOutput(stack, f"{name}Output", value=made.role_arn).override_logical_id(f"{name}Arn")
     return made
 

@@ -18,8 +18,9 @@ from moto.codedeploy.models import codedeploy_backends
 from moto.core.utils import utcnow
 from moto.ecs.models import ecs_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.rds.models import DBParameterGroup
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from deploy.tests import gaps  # noqa: F401 - for what it adds to moto
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 DIGEST = f"sha256:{'ab' * 32}"
@@ -63,14 +64,6 @@ ENDINGS: dict[str, tuple[str, str | None, dict[str, str]]] = {
     "endless": ("InProgress", None, {}),
 }
 """By script: how a deployment ends, at which event, and the error that is told."""
-
-
-# What `Ref` of such a group is; moto 5.2.5 forgets it, and CloudFormation fails there.
-def _name_of(group: Any) -> str:
-    return str(group.name)
-
-
-setattr(DBParameterGroup, "physical_resource_id", property(_name_of))  # noqa: B010 - it has none
 
 
 class Cloud:

@@ -18,7 +18,7 @@ from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 from deploy.tests.conftest import COMBINATIONS, Stacks, changed, deploy, tables
 
 # moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS")
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 
 SNAPSHOT = Path(__file__).parent / "resources.txt"
 

@@ -131,6 +131,15 @@ class Server:
                 stack.callback(run, "nsenter", namespace, "iptables", "--wait", "-D", *rule)
             yield
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have no process of the server go on, while the kernel accepts connections and confirms packets."""
+        run("docker", "pause", self.container)
+        try:
+            yield
+        finally:
+            run("docker", "unpause", self.container)
+
     def execute(self, *command: str, user: str = "postgres") -> str:
         """Return the output of a command that succeeds in the container."""
         return run("docker", "exec", f"--user={user}", self.container, *command)

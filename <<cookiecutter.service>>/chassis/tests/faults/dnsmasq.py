@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -59,10 +60,20 @@ class Names:
         wait_until(lambda: self.resolve() == address)
 
     def stop(self) -> None:
-        """Have nobody answer any more."""
+        """Have nobody answer any more. Each question is refused at once."""
         if self._process:
-            self._process.terminate()
+            self._process.kill()
             self._process.wait()
+
+    def freeze(self) -> None:
+        """Have the name server be silent. It takes each question, and answers none."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have the name server answer again."""
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
 
     def queries(self) -> int:
         """How often the name's IPv4 address has been asked for."""

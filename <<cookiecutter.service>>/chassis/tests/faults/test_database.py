@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from chassis import db
 from chassis.testing.process import wait_until
 from chassis.tests.faults import cluster, dnsmasq
 from chassis.tests.faults.load import Load
@@ -28,8 +27,9 @@ SETTINGS: dict[str, Any] = {
     "DRAIN_SECONDS": 1,
 }
 
-SILENCE_SECONDS = DATABASE_TIMEOUT_SECONDS + 1
-"""When a network swallows packets, the kernel gives up after the time-out, at its next question, one a second."""
+SILENCE_SECONDS = max(DATABASE_TIMEOUT_SECONDS, STATEMENT_TIMEOUT_SECONDS) + 1
+"""When a network swallows packets, the kernel gives up after the time-out, at its next question, one a second. When a
+server is silent, the service does, a second after a statement should have ended."""
 
 WORST_SECONDS = DATABASE_TIMEOUT_SECONDS + max(STATEMENT_TIMEOUT_SECONDS, SILENCE_SECONDS)
 """The longest that an answer may take: wait for a connection, then for its statement."""
@@ -123,22 +123,29 @@ def test_an_outage_loses_nothing(server: cluster.Server) -> None:
     assert load.failed
 
 
-def test_an_outage_under_which_every_queue_is_full_ends_with_it(server: cluster.Server) -> None:
+def test_an_outage_under_which_hundreds_wait_ends_with_it(server: cluster.Server) -> None:
     variables = {**SETTINGS, "WEB_CONCURRENCY": 1, "DATABASE_POOL_SIZE": 1}
     with Gunicorn(DATABASE_URL=server.url(), **variables) as service:
         since = time.monotonic()
         server.stop()
-        # More than may queue for one connection: within a time-out the queue is full of requests that wait no more.
-        with Load(service.port, clients=2 * db.WAITING_PER_CONNECTION, pause_seconds=0.5) as crowd:
-            crowd.wait_for(5 * db.WAITING_PER_CONNECTION)
+        with Load(service.port, clients=200, pause_seconds=0.5) as crowd:
+            crowd.wait_for(500)
         with load_on(service) as load:
             load.wait_for(8)
             reachable = server.start()
             load.wait_for(len(load.answers) + 1_000)
-    refused = [answer for answer in crowd.failed if answer.seconds < DATABASE_TIMEOUT_SECONDS / 2]
-    print(f"\nfull queue: {len(refused)} of {len(crowd.answers)} answers were a prompt 503")
-    assert refused
-    judge("outage with a full queue", load, server, since, reachable)
+    judge("outage with hundreds in the queue", load, server, since, reachable)
+
+
+@pytest.mark.parametrize("seconds", [1, 10])
+def test_a_server_that_is_frozen_is_left_and_found_again(server: cluster.Server, seconds: int) -> None:
+    with under_load(server.url()) as load:
+        with server.frozen():
+            since = time.monotonic()
+            wait_until(lambda: time.monotonic() - since > seconds)
+        reachable = server.wait_until_reachable()
+    judge(f"server frozen for {seconds} s", load, server, since, reachable)
+    assert load.failed or seconds < DATABASE_TIMEOUT_SECONDS
 
 
 @pytest.mark.parametrize("seconds", [1, 6])

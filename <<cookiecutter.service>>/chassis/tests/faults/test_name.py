@@ -136,6 +136,35 @@ def test_a_sighup_makes_all_connections_follow_the_name_at_once_and_no_request_n
     assert load.failed == []
 
 
+@pytest.mark.parametrize("how", ["frozen", "away"])
+def test_a_name_server_that_is_silent_costs_nothing_and_the_name_is_followed_when_it_is_back(
+    server: cluster.Server, elsewhere: str, names: dnsmasq.Names, how: str
+) -> None:
+    lifetime_seconds, silence_seconds = 2, 10
+    names.lead_to(server.host, server.address)
+    variables = {**POOL, "DATABASE_MAX_LIFETIME_SECONDS": lifetime_seconds}
+    with Gunicorn(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables) as service:
+        old = wait_for_connections(server)
+        with Load(service.port, clients=8, pause_seconds=0.01) as load:
+            load.wait_for(500)
+            silent = time.monotonic()
+            names.freeze() if how == "frozen" else names.stop()
+            wait_until(lambda: time.monotonic() - silent > silence_seconds)
+            wait_until(lambda: server.sessions() == CONNECTIONS)
+            names.lead_to(server.host, elsewhere)
+            flipped = time.monotonic()
+            wait_until(lambda: have_left(server, old), 5 * lifetime_seconds)
+            moved_seconds = time.monotonic() - flipped
+            load.wait_for(len(load.answers) + 500)
+    print(
+        f"\nname server {how} for {silence_seconds} s with a lifetime of {lifetime_seconds} s:"
+        f" {len(load.failed)} of {len(load.answers)} requests failed, moved {moved_seconds:.2f} s after it was back"
+    )
+    assert load.failed == []
+    # What is renewed when the name server comes back may still wait for an answer that was lost.
+    assert moved_seconds <= lifetime_seconds + 3
+
+
 def test_tls_through_the_name_works_with_the_right_authority(
     server: cluster.Server, names: dnsmasq.Names, tmp_path: Path
 ) -> None:

@@ -148,3 +148,37 @@ def test_a_killed_worker_takes_only_its_own_requests_with_it(database_url: str, 
     assert 0 < len(load.failed) <= held, faults_of(load)
     assert len(load.failed) == failed  # none once the last one was replaced
     assert_that_all_is_there(load, database_url)
+
+
+@pytest.mark.parametrize("drain_seconds", [0, 1])
+def test_a_reload_kills_no_request_that_has_begun(database_url: str, processes: ExitStack, drain_seconds: int) -> None:
+    reloads = 8
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=drain_seconds))
+    server.wait_for("ready", count=2)
+    with Load(server.port, clients=24, pause_seconds=0.001) as load:
+        for reload in range(reloads):
+            load.wait_for(len(load.answers) + 500)
+            server.signal(signal.SIGHUP)
+            server.wait_for("ready", count=4 + 2 * reload)
+        load.wait_for(len(load.answers) + 500)
+    answered = [answer for answer in load.failed if answer.status]
+    print(
+        f"{reloads} reloads with DRAIN_SECONDS={drain_seconds}: {len(answered)} of {len(load.answers)} requests were"
+        f" answered with an error, and {len(load.failed) - len(answered)} connections closed before a request"
+    )
+    assert answered == [], faults_of(load)
+    assert_that_all_is_there(load, database_url)
+
+
+def test_a_stop_kills_no_request_that_has_begun(database_url: str, processes: ExitStack) -> None:
+    stops, answered = 6, 0
+    for _ in range(stops):
+        server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=1))
+        server.wait_for("ready", count=2)
+        with Load(server.port, clients=24, pause_seconds=0.001) as load:
+            load.wait_for(500)
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+        answered += len([answer for answer in load.failed if answer.status])
+    print(f"{stops} stops under load, unannounced: {answered} requests were answered with an error")
+    assert answered == 0

@@ -1,0 +1,97 @@
+"""A real PgBouncer in transaction mode: each transaction may run on another connection of the server."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from chassis.testing.process import free_port, wait_until
+
+BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+
+needed = pytest.mark.skipif(
+    BINARY is None and "CI" not in os.environ,  # there it must not be missed
+    reason="PgBouncer is not installed here (Debian: apt-get install pgbouncer)",
+)
+"""The mark of a test that needs PgBouncer."""
+
+# Few server connections, so that clients have to share them.
+CONFIGURATION = """
+[databases]
+* = host={host} port={port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen}
+unix_socket_dir =
+auth_type = plain
+auth_file = {folder}/users
+admin_users = {user}
+pool_mode = transaction
+default_pool_size = {size}
+max_client_conn = 500
+server_reset_query =
+"""
+
+
+class PgBouncer:
+    """A running pooler on 127.0.0.1:`port`. `url` leads through it to the database."""
+
+    def __init__(self, url: str, port: int, process: subprocess.Popen[bytes]) -> None:
+        parts = urlsplit(url)
+        netloc = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
+        self.url = parts._replace(netloc=netloc).geturl()
+        self._console = parts._replace(netloc=netloc, path="/pgbouncer").geturl()
+        self.process = process
+
+    def command(self, text: str) -> list[tuple[Any, ...]]:
+        """Return what the console answers. https://www.pgbouncer.org/usage.html#admin-console"""
+        # It understands the simple protocol only, and no parameters at the start but these.
+        with psycopg.connect(self._console, autocommit=True) as conn:
+            cursor = conn.execute(text.encode())
+            return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def pgbouncer(url: str, size: int = 3) -> Iterator[PgBouncer]:
+    """Run a pooler in front of the database at `url`, with `size` connections to the server."""
+    parts, port = urlsplit(url), free_port()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "users").write_text(f'"{parts.username}" "{parts.password}"\n')
+        (folder / "pgbouncer.ini").write_text(
+            CONFIGURATION.format(
+                host=parts.hostname, port=parts.port, listen=port, folder=folder, user=parts.username, size=size
+            )
+        )
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o755)
+        command: list[str | Path] = [
+            BINARY or "pgbouncer",
+            *(["--user=nobody"] if os.geteuid() == 0 else []),
+            folder / "pgbouncer.ini",
+        ]
+        with (folder / "said").open("wb") as said:
+            process = subprocess.Popen(command, stderr=said, stdout=said)
+        try:
+            pooler = PgBouncer(url, port, process)
+
+            def answers() -> bool:
+                try:
+                    return bool(pooler.command("SHOW VERSION"))
+                except psycopg.OperationalError:
+                    assert process.poll() is None, (folder / "said").read_text()
+                    return False
+
+            wait_until(answers)
+            yield pooler
+        finally:
+            process.kill()
+            process.wait(20)
