@@ -25,7 +25,7 @@ SLACK = 8
 one turn of their event loop each time."""
 
 PATIENCE_SECONDS = 0.02
-"""How long a connection is left to the other workers. After that they are busy, or stuck, and the worker that has waited
+"""How long a connection is left to the other workers. After that they are busy or stuck, and the worker that waited
 takes it: one, then two, then four and so on, as long as the others take none. A busy worker needs about this long for
 one turn of its event loop."""
 

@@ -348,7 +348,7 @@ class World:
 
     def footprint(self) -> dict[str, int]:
         """Return open files and resident memory, in KB, of the workers of each service, on average of a worker."""
-        found = {}
+        found: dict[str, int] = {}
         for port, service in self.services.items():
             pids = service.workers()
             files = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
