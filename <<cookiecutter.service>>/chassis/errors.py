@@ -99,7 +99,10 @@ def problem(status: int, detail: str | None = None, **members: Any) -> Response:
         "request_id": g.get("request_id"),
     }
     body = {name: value for name, value in {**body, **members}.items() if value is not None}
-    return current_app.response_class(current_app.json.dumps(body), status, content_type="application/problem+json")
+    response = Response(current_app.json.dumps(body), status, content_type="application/problem+json")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 def _refused(error: HTTPException) -> Response:

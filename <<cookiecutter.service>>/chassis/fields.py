@@ -29,7 +29,9 @@ class Parsed:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Return how pydantic reads and writes the field."""
         text = core_schema.str_schema(pattern=self.pattern)
-        write = core_schema.plain_serializer_function_ser_schema(self.write, return_schema=text, when_used="json")
+        write = core_schema.plain_serializer_function_ser_schema(
+            lambda value, info: self.write(value) if info.mode == "json" else value, info_arg=True
+        )
         return core_schema.no_info_after_validator_function(self.parse, text, serialization=write)
 
     def __get_pydantic_json_schema__(

@@ -26,7 +26,6 @@ from typing import Any
 import gevent
 from flask import Flask
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as refusals
@@ -35,7 +34,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 from werkzeug.exceptions import RequestTimeout, ServiceUnavailable
 
-from chassis import db, edge, errors, fast, lifecycle
+from chassis import balance, db, edge, errors, fast, lifecycle
 from chassis.config import Config
 
 STATUSES: dict[type[Exception], int] = {
@@ -127,6 +126,42 @@ class Service(BaseApplication):
         return self._load_app()
 
 
+def on_reload(_server: Any) -> None:
+    """Collect garbage again, but not in what is loaded already, also after a SIGHUP has loaded it anew."""
+    gc.freeze()
+    gc.enable()
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """Give each worker its place in what the workers know of each other."""
+    balance.claim(worker)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Forget a worker that has ended, however it did."""
+    balance.release(worker)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Connect each worker to the database, since connections do not survive a fork."""
+    db.open_pool(worker.wsgi)
+    lifecycle.started()
+
+
+def pre_request(_worker: Any, req: Any) -> None:
+    """While draining, close each connection after its response. gunicorn drops such a header of an application."""
+    if lifecycle.is_leaving():
+        req.force_close()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Disconnect from the database, or the exit waits for the pool's threads; then deliver the last spans."""
+    if worker.booted:
+        db.close_pool(worker.wsgi)
+        if "traces" in worker.wsgi.extensions:
+            worker.wsgi.extensions["traces"].stop()
+
+
 def gunicorn_settings(settings: Config) -> dict[str, Any]:
     """Return gunicorn's settings for a configuration, with its hooks."""
 
@@ -135,28 +170,6 @@ def gunicorn_settings(settings: Config) -> dict[str, Any]:
         lifecycle.drain_on_sigterm(server, settings.drain_seconds)
         lifecycle.hold_signals_while_forking()
         on_reload(server)
-
-    def on_reload(_server: Any) -> None:
-        """Collect garbage again, but not in what is loaded already, also after a SIGHUP has loaded it anew."""
-        gc.freeze()
-        gc.enable()
-
-    def post_worker_init(worker: Any) -> None:
-        """Connect each worker to the database, since connections do not survive a fork."""
-        db.open_pool(worker.wsgi)
-        lifecycle.started()
-
-    def pre_request(_worker: Any, req: Any) -> None:
-        """While draining, close each connection after its response. gunicorn drops such a header of an application."""
-        if lifecycle.is_leaving():
-            req.force_close()
-
-    def worker_exit(_server: Any, worker: Any) -> None:
-        """Disconnect from the database, or the exit waits for the pool's threads; then deliver the last spans."""
-        if worker.booted:
-            db.close_pool(worker.wsgi)
-            if "traces" in worker.wsgi.extensions:
-                worker.wsgi.extensions["traces"].stop()
 
     return {
         "bind": f"0.0.0.0:{settings.port}",
@@ -192,6 +205,8 @@ def gunicorn_settings(settings: Config) -> dict[str, Any]:
         "logger_class": ServerLog,
         "when_ready": when_ready,
         "on_reload": on_reload,
+        "pre_fork": pre_fork,
+        "child_exit": child_exit,
         "post_worker_init": post_worker_init,
         "pre_request": pre_request,
         "worker_exit": worker_exit,
@@ -201,15 +216,20 @@ def gunicorn_settings(settings: Config) -> dict[str, Any]:
 class Worker(GeventWorker):
     """Serves each connection in a green thread of its own, `WEB_THREADS` at once."""
 
+    slot: int | None
+    """Its place in what the workers know of each other, see `balance.py`."""
+
     def run(self) -> None:
         """Serve until told to stop; then finish what is in flight, within `SHUTDOWN_SECONDS`, and wait for nobody."""
         self.clients: dict[Any, Any] = {}
         self.idle: dict[Any, gevent.Timeout] = {}
         loop = gevent.get_hub().loop
         connections = Pool(self.worker_connections)
-        servers = [StreamServer(sock, handle=partial(self.handle, sock), spawn=connections) for sock in self.sockets]
+        servers = [
+            balance.Listener(sock, handle=partial(self.handle, sock), spawn=connections, slot=self.slot)
+            for sock in self.sockets
+        ]
         for server in servers:
-            server.max_accept = 1  # else one worker takes all that comes at once, and the others have nothing to do
             server.start()
         # SIGTERM may reach the whole process group at once (a terminal, systemd); only the arbiter says when to stop.
         while self.alive or lifecycle.is_draining():

@@ -13,11 +13,13 @@ from chassis.testing.process import BIN, environment
 
 CONFIGURATION = """
 hooks = "hooks.py"
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 412, 422, 428, "5xx"]
 [checks.negative_data_rejection]
 expected-statuses = [400, 401, 403, 404, 405, 409, 412, 413, 414, 415, 422, 428, 431]
 """
-"""What a refusal looks like. The tool's own list is shorter: nonsense may be too long to be read, or refer to what does
-not exist."""
+"""What may be answered to a request that is valid, and to one that is not. The tool's own lists are shorter: what a
+request refers to may not exist, and nonsense may be too long to be read."""
 
 HOOKS = """
 import schemathesis
@@ -40,7 +42,7 @@ class Outcome:
     report: str
 
 
-def run(url: str, *options: str, examples: int = 10) -> Outcome:
+def run(url: str, *options: str, examples: int = 5) -> Outcome:
     """Send requests to the service at `url`: about `examples` for each operation, and those for all limits of fields.
 
     `options` are more options of `schemathesis run`, such as `--header=Authorization: Bearer …`.

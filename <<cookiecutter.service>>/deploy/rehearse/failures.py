@@ -101,7 +101,7 @@ def release(show: Rehearsal) -> None:
 def move(show: Rehearsal) -> None:
     """Move the database's name to the standby, in order: no write is taken by two servers, and none is lost."""
     stage = show.stage
-    database.refuse_writes(stage.primary)
+    database.stop(stage.primary)
     before = stages.promote_standby(stage)
     show.record.say("database", f"the name leads to zone {stage.primary.zone}")
     docker("rm", "--force", "--volumes", before.container)
