@@ -106,7 +106,7 @@ class Operation:
 
 
 def created(value: T, at: object | None = None) -> Created[T]:
-    """Return the answer 201 for `value`, which is found `at` that segment below the request's path, or at the path."""
+    """Return a 201 response. Its `Location` is the request's path, plus the segment `at` if that is given."""
     path = quote(request.path)
     return Created(value, path if at is None else f"{path}/{quote(str(at), safe='')}")
 
@@ -192,7 +192,7 @@ class Blueprint(flask.Blueprint):
             problems: Statuses that the handler, the domain or the database refuses with, such as 404 and 409. Those
                 that any request may meet are known: `contract.TO_ANY_REQUEST`.
             scopes: What the caller's token must allow, where tokens are asked for. Otherwise the answer is 403.
-            is_open: Whether no token is asked for, where others need one.
+            is_open: Whether the route needs no token, even if others do.
         """
 
         def register(handler: Handler) -> Handler:
@@ -217,14 +217,16 @@ class Blueprint(flask.Blueprint):
                 is_open=is_open,
             )
             self.operations.append(operation)
-            self.add_url_rule(rule, endpoint=handler.__name__, view_func=_view(handler, operation), methods=[method])
+            view = _view(handler, operation)
+            view.is_open = is_open  # type: ignore[attr-defined] # `tokens.py` asks
+            self.add_url_rule(rule, endpoint=handler.__name__, view_func=view, methods=[method])
             return handler
 
         return register
 
 
 def _answers(hint: Any) -> dict[int, Any]:
-    """Return what a return type promises: for each status the type of its body, `None` for a body that is empty."""
+    """Return the statuses of a return type, each with the type of its body, or `None` if the body is empty."""
     options = get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
     answers: dict[int, Any] = {}
     for option in options:
@@ -333,7 +335,7 @@ def _json() -> bytes:
     if not request.is_json:
         raise UnsupportedMediaType
     data = request.get_data(cache=False)
-    # Of a body without a length, a chunked one, that is too long, Werkzeug takes the start for the whole.
+    # If a chunked body is too long, Werkzeug returns its beginning as if that were the whole body.
     if "CONTENT_LENGTH" not in request.environ and data and request.environ["wsgi.input"].read(1):
         raise RequestEntityTooLarge
     return data

@@ -115,7 +115,7 @@ def _check_networks(value: str) -> None:
 
 
 def _check_jwks_url(value: str) -> None:
-    # Whoever can change the keys on their way could sign tokens.
+    # Without TLS, an attacker on the network could replace the keys and sign tokens.
     if value and not re.fullmatch(r"(https://[^\s@/]+|http://(localhost|127\.0\.0\.1)(:\d+)?)(/\S*)?", value):
         raise ValidationError("Must be empty, or an https:// URL; http:// at localhost only.")
 
@@ -177,8 +177,8 @@ class Config:
     )
     max_body_bytes: int = variable("largest request body", 131_072, unit="bytes", least=1, most=104_857_600)
     forwarded_allow_ips: str = variable(
-        "load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: addresses and networks, with "
-        "commas between them",
+        "load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted: addresses and networks, separated "
+        "by commas",
         "",
         unit="networks",
         check=_check_networks,
@@ -189,9 +189,9 @@ class Config:
         unit="URL",
         check=_check_jwks_url,
     )
-    token_issuer: str = variable("who makes the tokens: their `iss`", "", unit="text", check=_check_word)
+    token_issuer: str = variable("required claim `iss` of the tokens", "", unit="text", check=_check_word)
     token_audience: str = variable(
-        "whom the tokens are for, this service: their `aud`", "", unit="text", check=_check_word
+        "required claim `aud` of the tokens: this service", "", unit="text", check=_check_word
     )
     drain_seconds: int = variable(
         "after SIGTERM, how long the service goes on serving while clients are told to leave",
@@ -278,7 +278,8 @@ def load(kind: type[C]) -> C:
     """Return the configuration from the environment.
 
     Raises:
-        ConfigError: Variables are missing, malformed, out of bounds or contradict each other; it names all of them.
+        ConfigError: Variables are missing, malformed or out of bounds, and it names all of them; or, if each value
+            is valid, some contradict each other.
     """
     env = Env(eager=False)  # not eager: collect every fault, so that one attempt shows them all
     values = {field.name: _read(env, name, field, declared) for name, (field, declared) in variables(kind).items()}

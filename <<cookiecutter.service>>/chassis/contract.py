@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from chassis import api  # it imports this module
 
 VERSION = "1"
-"""The version of the contract, not of the code: it may only grow. What breaks clients is a new path beside the old."""
+"""The version of the contract, not of the code. Only compatible changes are made: a breaking one gets a new path."""
 
 DESCRIPTION = (
     "Errors are `application/problem+json` (RFC 9457). "
@@ -54,10 +54,10 @@ PROBLEMS = {
 """What each refusal means to a client."""
 
 TO_ANY_REQUEST = (400, 405, 408, 414, 417, 431, 500, 501, 503)
-"""Refusals that any request may meet, whatever it asks for."""
+"""Error statuses that any request may receive."""
 
 TO_A_BODY = (413, 415)
-"""Refusals that a request with a body may meet besides."""
+"""Error statuses that a request with a body may receive in addition."""
 
 HEADERS = {
     201: {"Location": {"description": "Its path.", "required": True, "schema": {"type": "string"}}},

@@ -1,4 +1,4 @@
-"""Every error leaves as problem details, and says nothing of the inside. https://www.rfc-editor.org/rfc/rfc9457"""
+"""Error responses: problem details that do not leak internals. https://www.rfc-editor.org/rfc/rfc9457"""
 
 import logging
 import re
@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 RETRY_AFTER_SECONDS = 1
-"""What a client is told to wait when the database cannot be had: the pool tries again within half of that."""
+"""`Retry-After` while the database is unavailable. The pool tries to connect again within half of that time."""
 
 COLLISION_SECONDS = 1
 """What a client is told to wait after its transaction met another one, and `db.transaction` gave up."""
@@ -108,7 +108,7 @@ def problem(status: int, detail: str | None = None, **members: Any) -> Response:
 def _refused(error: HTTPException) -> Response:
     if error.response is not None:  # made by `abort(response)`
         return error.response  # type: ignore[return-value]  # a Response of ours, never another WSGI application
-    # Werkzeug's own words are for people with a browser; ours are for whoever calls this service.
+    # Werkzeug's default descriptions are written for people with a browser, so they are omitted.
     detail = None if error.description == type(error).description else error.description
     response = problem(error.code or 500, detail)
     response.headers.extend((name, value) for name, value in error.get_headers() if name in {"Allow", "Retry-After"})
@@ -122,7 +122,7 @@ def _not_stored(error: psycopg.Error) -> Response:
     status, detail = next(answer for kind, answer in REFUSALS.items() if isinstance(error, kind))
     if isinstance(error, psycopg.errors.ForeignKeyViolation) and _is_of_parent(error.diag):
         status, detail = REFUSALS[psycopg.errors.RestrictViolation]
-    g.trace["db.constraint"] = error.diag.constraint_name or error.diag.column_name
+    g.log_context["db.constraint"] = error.diag.constraint_name or error.diag.column_name
     known: frozenset[str] = getattr(current_app.view_functions.get(request.endpoint or ""), "fields", frozenset())
     faults = [{"field": name, "detail": detail} for name in _columns(error.diag) if name in known]
     return problem(status, detail, **({"errors": faults} if faults else {}))

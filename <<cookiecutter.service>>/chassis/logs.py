@@ -32,10 +32,10 @@ MAX_WAIT_SECONDS = 0.5
 again: answers matter more than logs."""
 
 SECRET_MIN_CHARS = 6
-"""A shorter secret is not searched for: it would hide half of the words, and is none."""
+"""Shorter secrets are not masked in the log: they would match parts of ordinary words."""
 
 MAX_DEPTH = 5
-"""How deep a value is shown that JSON cannot say as it is; it may contain itself."""
+"""Depth to which a value that orjson cannot serialize is converted: it may be recursive."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=+/-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
@@ -58,14 +58,14 @@ _KEYS = _OWN | {
 
 
 def configure(settings: Config) -> None:
-    """Turn everything that this process says into events: logging, warnings, uncaught exceptions, stray prints."""
+    """Write all output of this process as events: log records, warnings, uncaught exceptions and prints."""
     _resource.update({"service.name": settings.service, "service.version": settings.release})
     capture(settings.log_level, settings.log_format)
     hide(config.secrets(settings))
 
 
 def capture(level: str = "INFO", style: str = "auto") -> None:
-    """As `configure`, for a process that has no configuration: one whose environment was refused."""
+    """Capture all output like `configure`, before a configuration is loaded; it may be refused."""
     hide(urls.secrets(os.environ))
     stdout.open()
     stdout.is_text = os.isatty(1) if style == "auto" else style == "text"
@@ -86,7 +86,7 @@ def register(app: Flask) -> None:
 
 
 def emit(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> None:
-    """Write one event, now. Whatever the attributes hold, it leaves as one line of valid JSON without our secrets."""
+    """Write one event as one line of valid JSON, with secrets masked, whatever the attributes contain."""
     stdout.write(_line(severity, logger, body, attributes))
 
 
@@ -127,11 +127,11 @@ def _begin() -> None:
     values.started = time.perf_counter()
     offered = environ.get("HTTP_X_REQUEST_ID")
     values.request_id = offered if offered and _REQUEST_ID.fullmatch(offered) else os.urandom(16).hex()
-    values.trace = {}
+    values.log_context = {}
     if (parent := environ.get("HTTP_TRACEPARENT")) and (match := _TRACEPARENT.fullmatch(parent)):
-        values.trace = {"trace_id": match[1], "span_id": match[2]}
+        values.log_context = {"trace_id": match[1], "span_id": match[2]}
     elif (amazon := environ.get("HTTP_X_AMZN_TRACE_ID")) and (match := _AMAZON_ROOT.search(amazon)):
-        values.trace = {"trace_id": match[1] + match[2]}
+        values.log_context = {"trace_id": match[1] + match[2]}
 
 
 def _end(response: Response) -> Response:
@@ -142,7 +142,7 @@ def _end(response: Response) -> Response:
         route = asked.url_rule.rule if asked.url_rule else "(none)"
         attributes = {
             "request_id": values.request_id,
-            **values.trace,
+            **values.log_context,
             "http.request.method": asked.method,
             "http.route": route,
             "url.path": asked.path,
@@ -169,7 +169,7 @@ class Handler(logging.Handler):
         """Write the record, with the exception and the request that it belongs to."""
         attributes = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if has_request_context():
-            attributes = {"request_id": g.get("request_id"), **g.get("trace", {}), **attributes}
+            attributes = {"request_id": g.get("request_id"), **g.get("log_context", {}), **attributes}
         if record.exc_info and record.exc_info[1]:
             error = record.exc_info[1]
             attributes["exception.type"] = type(error).__qualname__
@@ -213,7 +213,7 @@ class Stdout:
     dropped = 0
 
     def open(self) -> None:
-        """Use a pipe without blocking. It is opened anew, since the flag would reach whoever else holds the pipe."""
+        """Reopen a pipe in non-blocking mode. Set on descriptor 1, the flag would affect all who share the pipe."""
         try:
             os.fstat(1)
         except OSError:  # it is closed: else the next file or socket would be number 1, and get the log
@@ -225,7 +225,7 @@ class Stdout:
                 self.fd = 1
 
     def write(self, line: bytes) -> None:
-        """Write one line, or count it as dropped. Says how many were, once lines pass again."""
+        """Write one line, or count it as dropped. When writing works again, first log how many lines were dropped."""
         if self.dropped:
             dropped, self.dropped = self.dropped, 0  # first of all: others may drop lines while this one waits
             if not self._write(_line("WARNING", __name__, "log lines were dropped", {"dropped": dropped})):
@@ -284,7 +284,7 @@ def _masked_keys(value: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """`value` with everything that JSON cannot say replaced by text."""
+    """Return `value` with everything that JSON cannot express replaced by text."""
     if isinstance(value, Mapping) and depth < MAX_DEPTH:
         return {_text(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:

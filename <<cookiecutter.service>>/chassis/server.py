@@ -44,7 +44,7 @@ STATUSES: dict[type[Exception], int] = {
     refusals.ExpectationFailed: 417,
     refusals.ForbiddenProxyRequest: 403,
 }
-"""What is answered to requests that gunicorn cannot parse, where it is not 400. As gunicorn does itself."""
+"""Status of the response to a request that gunicorn cannot parse, by exception; 400 for all others. As in gunicorn."""
 
 MAX_HEAD_BYTES = 65_536
 """All header fields together. gunicorn multiplies its limits, and would hold 800 KB for each client that never ends.
@@ -55,13 +55,12 @@ LINGER_SECONDS = 2
 (`lingering_timeout`)"""
 
 MAX_REST_BYTES = 65_536
-"""How much of a body that the application has left unread is read, so that its connection can be used again. gunicorn
-itself would read on, in pieces of 1 KiB: 200 MB that the application had refused kept a worker from everybody else for
-10 s."""
+"""Maximum number of bytes of an unread request body that the worker discards in order to reuse the connection. gunicorn
+itself reads to the end, in pieces of 1 KiB: a refused body of 200 MB blocked a worker for 10 s."""
 
 TURN_REQUESTS = 4
-"""How many requests are answered before others have their turn: a client that asks again at once is answered at once,
-and nobody else would be. With 16 clients the slowest answers of `/livez` took 200 ms so."""
+"""Number of requests after which a worker yields to its other green threads. Otherwise a client that sends requests
+without a pause starves the others: with 16 clients the slowest responses of `/livez` took 200 ms."""
 
 SPARE_FILES = 64
 """Open files of a worker beside its connections: listener, log, heartbeat, the event loop's, modules."""
@@ -70,7 +69,7 @@ log = logging.getLogger(__name__)
 
 
 def allow_files(connections: int) -> None:
-    """Let this process and its children have `connections` open, as far as the platform lets them.
+    """Raise the soft limit of open files to fit `connections`, up to the hard limit. Child processes inherit it.
 
     Many platforms begin with 1024 files, and a worker at its limit reaches neither its clients nor its database.
     """
@@ -83,7 +82,7 @@ def allow_files(connections: int) -> None:
 
 
 class ServerLog(Logger):
-    """gunicorn's own words, passed on to the service's log; its access log is the canonical line's business."""
+    """Pass gunicorn's messages to the service's log. `logs.py` writes a canonical line instead of an access log."""
 
     def setup(self, cfg: Any) -> None:
         """Have no handlers, levels or formats of its own."""
@@ -91,7 +90,7 @@ class ServerLog(Logger):
         self.error_log.propagate = True
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
-        """Nothing: see `logs.py`."""
+        """Do nothing: `logs.py` writes one canonical line for each request."""
 
 
 class ShortRequest(Request):
@@ -127,7 +126,7 @@ class Service(BaseApplication):
 
 
 def on_reload(_server: Any) -> None:
-    """Collect garbage again, but not in what is loaded already, also after a SIGHUP has loaded it anew."""
+    """Enable garbage collection, except for the objects that exist now. gunicorn calls this after a SIGHUP, too."""
     gc.freeze()
     gc.enable()
 
@@ -149,7 +148,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def pre_request(_worker: Any, req: Any) -> None:
-    """While draining, close each connection after its response. gunicorn drops such a header of an application."""
+    """While draining, close each connection after its response. gunicorn drops `Connection` headers of the app."""
     if lifecycle.is_leaving():
         req.force_close()
 
@@ -220,7 +219,7 @@ class Worker(GeventWorker):
     """Its place in what the workers know of each other, see `balance.py`."""
 
     def run(self) -> None:
-        """Serve until told to stop; then finish what is in flight, within `SHUTDOWN_SECONDS`, and wait for nobody."""
+        """Serve until gunicorn stops this worker, then finish requests in flight within `SHUTDOWN_SECONDS`."""
         self.clients: dict[Any, Any] = {}
         self.idle: dict[Any, gevent.Timeout] = {}
         loop = gevent.get_hub().loop
@@ -239,8 +238,8 @@ class Worker(GeventWorker):
         for server in servers:
             server.close()
         stopped = time.monotonic()
-        # After a drain nobody is about to send more. Without one (SIGHUP, SIGTTOU) clients still are: each is told to
-        # close by its next answer, and has as long for that as a drain takes.
+        # After a drain, idle connections can be closed at once. Without one (SIGHUP, SIGTTOU) clients may still send a
+        # request: they get `Connection: close` in its response, and have DRAIN_SECONDS for that.
         patience_seconds = 0 if lifecycle.is_leaving() else lifecycle.drain_seconds()
         while connections and time.monotonic() - stopped < self.cfg.graceful_timeout:
             if time.monotonic() - stopped >= patience_seconds:
@@ -252,10 +251,10 @@ class Worker(GeventWorker):
             connections.kill(ServiceUnavailable("The service is stopping."), timeout=1)
 
     def end_idle(self) -> None:
-        """Close the connections on which no request has begun. One whose first bytes have come is served.
+        """Close the connections on which no byte of a request has arrived.
 
-        It runs in the event loop itself, where no green thread can go on between the look and the deed: one that is
-        ended a moment later, as by `kill(block=False)`, may be in the middle of a statement by then.
+        Run it in the event loop, so that no green thread runs between the check and the close: one that
+        `kill(block=False)` ends a moment later may be executing a statement by then.
         """
         for greenlet, limit in list(self.idle.items()):
             if not arrived_bytes(self.clients[greenlet]):
@@ -282,10 +281,10 @@ class Worker(GeventWorker):
                 del self.idle[greenlet]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
-        """Answer one request within the request timeout.
+        """Handle one request within the request timeout, `SHUTDOWN_SECONDS`.
 
-        Beyond it, a request that still arrives is answered with 408, as when a body trickles in. One that has arrived
-        is answered with 503: that is our fault, and what became of it is not known.
+        After it, respond with 408 if the request was not received completely, as when a body trickles in, and with 503
+        otherwise: the server was too slow, and it is not known whether a write was committed.
         """
         closing = False
         limit = gevent.get_hub().loop.timer(self.cfg.graceful_timeout)
@@ -305,7 +304,7 @@ class Worker(GeventWorker):
             gevent.sleep(0)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
-        """Answer what never reached the application, and close the connection."""
+        """Respond to a request that failed outside the application, and close the connection."""
         request_id = os.urandom(16).hex()
         if isinstance(exc, refusals.ParseException):
             status = HTTPStatus(STATUSES.get(type(exc), 400))
@@ -345,12 +344,12 @@ def has_arrived(req: Any) -> bool:
 
 
 def arrived_bytes(client: Any) -> int:
-    """Return how many bytes lie in the kernel that nobody has read. ioctl_tty(2), `FIONREAD`."""
+    """Return the number of received bytes that are still unread in the kernel. ioctl_tty(2), `FIONREAD`."""
     return int.from_bytes(fcntl.ioctl(client.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def is_read(req: Any) -> bool:
-    """Whether all of a request has come, after a little of what the application has left unread; else it never may."""
+    """Return whether the request was read to its end, after up to `MAX_REST_BYTES` of an unread body were discarded."""
     if has_arrived(req):
         return True
     with gevent.Timeout(LINGER_SECONDS, False), suppress(refusals.ParseException, OSError):  # type: ignore[arg-type] # False: end silently
@@ -359,7 +358,7 @@ def is_read(req: Any) -> bool:
 
 
 def linger(client: Any) -> None:
-    """Throw away what a client still sends: closing would reset the connection, and the answer might never be seen."""
+    """Discard what the client still sends: closing at once would reset the connection and might lose the response."""
     with gevent.Timeout(LINGER_SECONDS, False), suppress(OSError):  # type: ignore[arg-type] # False: end silently
         client.shutdown(socket.SHUT_WR)
         while client.recv(65_536):
