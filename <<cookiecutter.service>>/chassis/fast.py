@@ -18,7 +18,7 @@ from psycopg.abc import PQGen
 from psycopg.rows import Row
 from psycopg.waiting import Ready, Wait
 
-from chassis import pool
+from chassis import connections
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class NoSessions(SessionInterface):
         return self.nothing
 
 
-class GreenConnection(pool.Connection[Row]):
+class GreenConnection(connections.Connection[Row]):
     """A connection that waits in gevent's event loop.
 
     gevent patches `select`. psycopg would then create an emulated `poll` for each statement, a fifth of its CPU time.
