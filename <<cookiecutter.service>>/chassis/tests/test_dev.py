@@ -29,6 +29,8 @@ from chassis.tests.probe import PACKAGE
 FAILS = "raise ValueError('a failure \\x1b[2J of its own')"
 LOGGING = f"from chassis import logs; logs.capture('INFO', style=style)\nimport logging; logging.info('hello')\n{FAILS}"
 
+READY = r"ready.*\[chassis\.lifecycle\]"
+
 STOPPING = '''
 
 _create = create_app
@@ -148,7 +150,7 @@ def dev(folder: Path, database_url: str) -> Iterator[tuple[Terminal, httpx.Clien
         Terminal(command, folder, DATABASE_URL=database_url, PORT=port) as shown,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client,
     ):
-        shown.wait_for("ready")
+        shown.wait_for(READY)
         yield shown, client
 
 
@@ -161,7 +163,7 @@ def test_a_saved_file_starts_the_service_anew_and_a_syntax_error_is_told_and_sur
         first = len(shown.text)
         module.write_text(f"{good}\n# A change.\n", encoding="utf-8")
         shown.wait_for(r"changed: service/app\.py", first)
-        shown.wait_for("ready", first)
+        shown.wait_for(READY, first)
         assert client.get("/readyz").status_code == 200
 
         second = len(shown.text)
@@ -173,7 +175,7 @@ def test_a_saved_file_starts_the_service_anew_and_a_syntax_error_is_told_and_sur
 
         third = len(shown.text)
         module.write_text(good, encoding="utf-8")
-        shown.wait_for("ready", third)
+        shown.wait_for(READY, third)
         assert client.get("/readyz").status_code == 200
         assert shown.interrupt() < 5
         assert shown.process.returncode == 0
