@@ -15,7 +15,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 SLOTS = 128
-"""Workers that can be told apart: at a reload each one runs beside its successor, and `WEB_CONCURRENCY` is at most 64."""
+"""Places for workers: at a reload each one runs beside its successor, and `WEB_CONCURRENCY` is at most 64."""
 
 CLOSED = 0xFFFF_FFFF
 """The count of a worker that accepts nothing: it starts, stops, or is none."""
@@ -25,8 +25,9 @@ SLACK = 8
 one turn of their event loop each time."""
 
 PATIENCE_SECONDS = 0.02
-"""How long a connection is left to the others. Then they are busy, or stuck, and who has waited takes it: one, then two,
-then four and so on, as long as the others take none. Less would be over before a busy worker has turned around."""
+"""How long a connection is left to the other workers. After that they are busy or stuck, and the worker that waited
+takes it: one, then two, then four and so on, as long as the others take none. A busy worker needs about this long for
+one turn of its event loop."""
 
 AT_ONCE = 64
 """How many connections a worker accepts before it turns to requests again. With one at a time, the loop of a busy
@@ -109,7 +110,7 @@ class Listener(StreamServer):
     def _resume(self) -> None:
         if self.started:
             self.start_accepting()
-            self._do_read()  # at once, to see whether the connection still waits
+            self._do_read()  # type: ignore[attr-defined] # at once, to see whether the connection still waits
 
     def _is_ahead(self) -> bool:
         fewest = min(_counts)

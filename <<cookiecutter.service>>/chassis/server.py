@@ -126,6 +126,42 @@ class Service(BaseApplication):
         return self._load_app()
 
 
+def on_reload(_server: Any) -> None:
+    """Collect garbage again, but not in what is loaded already, also after a SIGHUP has loaded it anew."""
+    gc.freeze()
+    gc.enable()
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """Give each worker its place in what the workers know of each other."""
+    balance.claim(worker)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Forget a worker that has ended, however it did."""
+    balance.release(worker)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Connect each worker to the database, since connections do not survive a fork."""
+    db.open_pool(worker.wsgi)
+    lifecycle.started()
+
+
+def pre_request(_worker: Any, req: Any) -> None:
+    """While draining, close each connection after its response. gunicorn drops such a header of an application."""
+    if lifecycle.is_leaving():
+        req.force_close()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Disconnect from the database, or the exit waits for the pool's threads; then deliver the last spans."""
+    if worker.booted:
+        db.close_pool(worker.wsgi)
+        if "traces" in worker.wsgi.extensions:
+            worker.wsgi.extensions["traces"].stop()
+
+
 def gunicorn_settings(settings: Config) -> dict[str, Any]:
     """Return gunicorn's settings for a configuration, with its hooks."""
 
@@ -134,36 +170,6 @@ def gunicorn_settings(settings: Config) -> dict[str, Any]:
         lifecycle.drain_on_sigterm(server, settings.drain_seconds)
         lifecycle.hold_signals_while_forking()
         on_reload(server)
-
-    def on_reload(_server: Any) -> None:
-        """Collect garbage again, but not in what is loaded already, also after a SIGHUP has loaded it anew."""
-        gc.freeze()
-        gc.enable()
-
-    def pre_fork(_server: Any, worker: Any) -> None:
-        """Give each worker its place in what the workers know of each other."""
-        balance.claim(worker)
-
-    def child_exit(_server: Any, worker: Any) -> None:
-        """Forget a worker that has ended, however it did."""
-        balance.release(worker)
-
-    def post_worker_init(worker: Any) -> None:
-        """Connect each worker to the database, since connections do not survive a fork."""
-        db.open_pool(worker.wsgi)
-        lifecycle.started()
-
-    def pre_request(_worker: Any, req: Any) -> None:
-        """While draining, close each connection after its response. gunicorn drops such a header of an application."""
-        if lifecycle.is_leaving():
-            req.force_close()
-
-    def worker_exit(_server: Any, worker: Any) -> None:
-        """Disconnect from the database, or the exit waits for the pool's threads; then deliver the last spans."""
-        if worker.booted:
-            db.close_pool(worker.wsgi)
-            if "traces" in worker.wsgi.extensions:
-                worker.wsgi.extensions["traces"].stop()
 
     return {
         "bind": f"0.0.0.0:{settings.port}",

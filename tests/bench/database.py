@@ -39,11 +39,11 @@ class Database:
 
     def some(self, count: int) -> list[uuid.UUID]:
         """Return the IDs of notes from everywhere in the table."""
-        # The share is twice what is needed: a sample of a small table may be smaller than asked for.
+        # The share is more than is needed: a sample is smaller or larger than asked for, by chance.
         statement = """
-            SELECT id FROM notes TABLESAMPLE BERNOULLI (
-                least(100, 200.0 * %s / (SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = 'notes'::regclass))
-            ) LIMIT %s
+            SELECT id FROM notes TABLESAMPLE BERNOULLI (least(100, 100.0 * (2 * %s + 1000) / (
+                SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = 'notes'::regclass
+            ))) LIMIT %s
         """
         return [note_id for (note_id,) in self._conn.execute(statement, [count, count])]
 

@@ -35,6 +35,9 @@ MAX_FOLDER_BYTES = 60
 FAST = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
 """Settings for data that nobody needs after a crash. https://www.postgresql.org/docs/18/non-durability.html"""
 
+_outliving: list[subprocess.Popen[bytes] | None] = []
+"""Servers that others still use when this process has no more need of them. Python warns of such that are forgotten."""
+
 
 @contextmanager
 def temporary() -> Iterator[str]:
@@ -72,6 +75,8 @@ def persistent(home: Path) -> Iterator[str]:
                 _stop(home / "data", folder)
                 if process:
                     process.wait(STOP_SECONDS)
+                    process = None
+            _outliving.append(process)
 
 
 @contextmanager

@@ -34,6 +34,8 @@ OPTIONS = ["--quiet", "--require-hashes", "--requirement"]
 
 def main(folder: str, lock: str) -> None:
     """Do it in at most two steps, and print a line for each."""
+    if "cookiecutter" in Path.cwd().name:
+        sys.exit("This is the template's own folder: what is made here would be copied. `make demo` in the one above.")
     python = Path(folder, "bin", "python")
     installer = Path(os.environ.get("INSTALLER") or ".venv/bin/uv")
     if not installer.exists():

@@ -127,6 +127,10 @@ class Gunicorn:
         """What the service has logged so far."""
         return [json.loads(line) for line in list(self.lines)]
 
+    def events_named(self, body: str) -> list[dict[str, Any]]:
+        """Return the events with this body."""
+        return [event for event in self.events if event.get("body") == body]
+
     def workers(self) -> list[int]:
         """Return the process IDs of the workers that are ready and still exist, oldest first."""
         pids = [event["process.pid"] for event in self.events if event.get("body") == "ready"]

@@ -20,13 +20,16 @@ class Relay:
     Between `freeze` and `thaw` nothing is passed on, but every packet is confirmed and every connection accepted.
     """
 
-    def __init__(self, host: str, port: int, delay_seconds: float = 0) -> None:
+    def __init__(
+        self, host: str, port: int, delay_seconds: float = 0, listen: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self._lets_log_in = self._refuses = False
         self._speaking = threading.Event()
         self._speaking.set()
+        self._forgotten: list[threading.Event] = []
         self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
         self._delay_seconds = delay_seconds
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(listen)
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
 
@@ -36,7 +39,8 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.thaw()
+        for speaking in (*self._forgotten, self._speaking):
+            speaking.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         for sock in [self._listener, *self._sockets]:
@@ -53,6 +57,19 @@ class Relay:
         """Pass everything on again, also what was held back."""
         self._speaking.set()
 
+    def forget(self) -> None:
+        """Pass nothing on any more over the connections that there are, for ever; new ones work."""
+        self._speaking.clear()
+        self._forgotten.append(self._speaking)
+        self._speaking = threading.Event()
+        self._speaking.set()
+
+    def cut(self) -> None:
+        """Close all connections."""
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def refuse(self) -> None:
         """Close each new connection at once, and pass on what the others say."""
         self._refuses = True
@@ -65,6 +82,7 @@ class Relay:
         while True:
             server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
             self._sockets.append(server)
+            client = None
             try:
                 client, _ = self._listener.accept()
                 self._sockets.append(client)
@@ -73,28 +91,31 @@ class Relay:
                     server.close()
                     continue
                 server.connect(self._target)
-            except OSError:  # closed, or the server is away
+            except OSError:
                 server.close()
-                return
-            threading.Thread(target=self._pass_requests, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._pass_answers, args=(server, client), daemon=True).start()
+                if client is None:
+                    return  # closed
+                client.close()  # the server is away
+                continue
+            for passing, source, sink in ((self._pass_requests, client, server), (self._pass_answers, server, client)):
+                threading.Thread(target=passing, args=(source, sink, self._speaking), daemon=True).start()
 
-    def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
+    def _pass_requests(self, client: socket.socket, server: socket.socket, speaking: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65_536):
                 time.sleep(self._delay_seconds)
                 if not self._lets_log_in:
-                    self._speaking.wait()
+                    speaking.wait()
                 server.sendall(data)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
 
-    def _pass_answers(self, server: socket.socket, client: socket.socket) -> None:
+    def _pass_answers(self, server: socket.socket, client: socket.socket, speaking: threading.Event) -> None:
         is_logged_in = False
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
                 if is_logged_in or not self._lets_log_in:
-                    self._speaking.wait()
+                    speaking.wait()
                 is_logged_in = is_logged_in or READY_FOR_QUERY in data
                 client.sendall(data)
         with contextlib.suppress(OSError):

@@ -121,7 +121,8 @@ def judge(deployment: Deployment) -> None:
 
 
 def verdict(deployment: Deployment) -> str:
-    """Return in one line how it ended."""
+    """Return in one line how it ended, and what did not go as it should."""
+    judge(deployment)
     show = deployment.show
     total, failed, green = len(show.load.answers), len(show.load.failed), count(show.load.answers, "green")
     if show.faults:

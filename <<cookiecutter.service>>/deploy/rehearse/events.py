@@ -33,8 +33,8 @@ class Act:
     action: Callable[[Rehearsal], None]
 
 
-def run(show: Rehearsal, words: list[str], watch_seconds: float) -> str:
-    """Let the events of these words happen, one after the other. Return the verdict.
+def run(show: Rehearsal, words: list[str], watch_seconds: float) -> Callable[[], str]:
+    """Let the events of these words happen, one after the other. Return what judges them.
 
     Raises:
         StageError: One of them could not be caused, or did not end.
@@ -43,8 +43,12 @@ def run(show: Rehearsal, words: list[str], watch_seconds: float) -> str:
     for word in words:
         for act in EVENTS[word]:
             perform(show, word, act)
-    show.faults.extend(show.fleet.faults)
-    failed = sum(row.failed for row in show.record.rows)
+    return lambda: verdict(show)
+
+
+def verdict(show: Rehearsal) -> str:
+    """Return in one line how it ended, and what did not go as it should."""
+    failed = len(show.load.failed)
     if show.faults:
         return f"NOT as it should be: {'; '.join(show.faults)}"
     total = len(show.load.answers)

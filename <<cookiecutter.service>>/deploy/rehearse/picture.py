@@ -64,7 +64,7 @@ def draw_traffic(
         is_late = second > edges[-1] * 0.8
         axes.text(second, level, f" {name} ", color=colour, fontsize=8, ha="right" if is_late else "left")
     axes.set(xlim=(0, edges[-1]), ylim=(0, height * (1.1 + 0.065 * len(marks))), ylabel="responses per second")
-    put_legend(axes, len(KINDS))
+    axes.legend(loc="lower left", ncols=len(KINDS), framealpha=0.9)
 
 
 def draw_tasks(axes: Axes, points: Sequence[tuple[float, dict[str, int]]], zones: Sequence[str]) -> None:
@@ -74,7 +74,8 @@ def draw_tasks(axes: Axes, points: Sequence[tuple[float, dict[str, int]]], zones
     labels = [f"zone {zone}" for zone in zones]
     axes.stackplot(seconds, counts, labels=labels, colors=ZONE_COLOURS, step="post")
     axes.set(ylabel="healthy tasks")
-    put_legend(axes, len(zones))
+    # Above the right end, where it hides nothing.
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(zones), frameon=False, borderaxespad=0)
 
 
 def draw_connections(axes: Axes, points: Sequence[tuple[float, int]], budget: int) -> None:
@@ -83,8 +84,3 @@ def draw_connections(axes: Axes, points: Sequence[tuple[float, int]], budget: in
     axes.axhline(budget, color=KINDS["failed"], linestyle="--")
     axes.text(0, budget, f" budget: {budget}", va="bottom", fontsize=8)
     axes.set(ylabel="database connections", ylim=(0, budget * 1.2))
-
-
-def put_legend(axes: Axes, columns: int) -> None:
-    """Put the legend above the right end, where it hides nothing."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, frameon=False, borderaxespad=0)

@@ -171,6 +171,8 @@ class ScalableTarget(Resource, CloudFormationModel):
     @classmethod
     def make(cls, properties: dict[str, Any], account: str, region: str) -> str:
         """Register the target, and return its id."""
+        states = ("DynamicScalingInSuspended", "DynamicScalingOutSuspended", "ScheduledScalingSuspended")
+        suspended: Any = dict.fromkeys(states, False)  # moto's annotation says text
         applicationautoscaling_backends[account][region].register_scalable_target(
             properties["ServiceNamespace"],
             properties["ResourceId"],
@@ -178,7 +180,7 @@ class ScalableTarget(Resource, CloudFormationModel):
             int(properties["MinCapacity"]),
             int(properties["MaxCapacity"]),
             role_arn="",
-            suspended_state="",
+            suspended_state=suspended,
         )
         return str(properties["ResourceId"])
 

@@ -102,7 +102,7 @@ class Checkout:
             env={**self.environment, **variables},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1_800,
             check=False,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"

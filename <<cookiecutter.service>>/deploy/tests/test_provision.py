@@ -40,7 +40,7 @@ def sql(url: str, *statements: str) -> str:
     return done.stdout.strip()
 
 
-def provision(server: dict[str, str], service: str, user: str, password: str, connections: int = 30) -> Any:
+def provision(server: dict[str, str], service: str, user: str, password: str, connections: int = 10) -> Any:
     variables = {
         "DATABASE": service,
         "ROLE_USER": user,
@@ -62,7 +62,7 @@ def test_role_and_database_are_made_and_it_can_be_repeated(server: dict[str, str
     for _ in range(2):
         done = provision(server, "orders", "orders_1", "p")
         assert (done.returncode, done.stderr) == (0, "")
-        assert json.loads(done.stdout) == {"database": "orders", "user": "orders_1", "connections": 30}
+        assert json.loads(done.stdout) == {"database": "orders", "user": "orders_1", "connections": 10}
     owner = sql(
         login(server, "orders", "orders_1"),
         "CREATE TABLE made (id int)",
@@ -70,7 +70,7 @@ def test_role_and_database_are_made_and_it_can_be_repeated(server: dict[str, str
     )
     assert owner == "[('orders',)]"
     limit = sql(server["url"], "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'orders_1'")
-    assert limit == "[(30,)]"
+    assert limit == "[(10,)]"
 
 
 def test_a_new_user_works_beside_the_old_one_and_with_its_tables(server: dict[str, str]) -> None:
@@ -94,7 +94,7 @@ def test_the_connections_of_all_services_fit_into_the_server(server: dict[str, s
 
 
 def test_the_service_connects_by_the_variables_of_libpq(server: dict[str, str]) -> None:
-    provision(server, "billing", "billing_1", "p")
+    assert provision(server, "billing", "billing_1", "p").returncode == 0
     environment = {
         "PATH": os.environ["PATH"],
         "DATABASE_URL": f"postgresql:///billing?host={server['HOST']}",

@@ -38,6 +38,10 @@ pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 500
 server_reset_query =
+# By default it waits for 15 s after the server was away, and as long for one that is silent.
+server_login_retry = 0.5
+server_connect_timeout = 2
+tcp_user_timeout = 2000
 """
 
 

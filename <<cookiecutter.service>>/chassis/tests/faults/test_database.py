@@ -6,7 +6,7 @@ What the clients were told is compared with what the database holds. A failure i
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -212,3 +212,25 @@ def test_credentials_are_rotated_without_a_failure(server: cluster.Server) -> No
     assert failed == []
     assert refused[0] == 1
     assert "authentication failed" in refused[1][-1]["body"]
+
+
+def test_a_schema_that_changes_under_prepared_statements_fails_no_request(server: cluster.Server) -> None:
+    changes = 6
+    with ExitStack() as stack:
+        blue, green = (stack.enter_context(Gunicorn(DATABASE_URL=server.url(), **SETTINGS)) for _ in range(2))
+        on_blue, on_green = (stack.enter_context(load_on(service)) for service in (blue, green))
+        for change in range(changes):
+            wanted = len(on_blue.answers) + 300
+            on_blue.wait_for(wanted)
+            on_green.wait_for(len(on_green.answers) + 100)
+            # Another type makes the plans of both stale; a new column is what a migration may add.
+            kind = "varchar(20000)" if change % 2 == 0 else "text"
+            server.ask(f"ALTER TABLE probes ALTER COLUMN text TYPE {kind}, ADD COLUMN IF NOT EXISTS more_{change} int")
+        on_blue.wait_for(len(on_blue.answers) + 500)
+        on_green.wait_for(len(on_green.answers) + 500)
+    for change in range(changes):
+        server.ask(f"ALTER TABLE probes DROP COLUMN IF EXISTS more_{change}")
+    failed = on_blue.failed + on_green.failed
+    answers = on_blue.answers + on_green.answers
+    print(f"\n{changes} changes of the schema under blue and green: {len(failed)} of {len(answers)} requests failed")
+    assert failed == []

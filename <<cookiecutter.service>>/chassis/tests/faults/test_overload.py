@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from chassis.testing.process import BIN, environment, free_port, wait_until
 from chassis.tests.faults.load import Load
-from chassis.tests.probe.process import Gunicorn
+from chassis.tests.probe.process import Gunicorn, run_admin
 
 TRICKLERS = 200
 PROMPT_SECONDS = 2
@@ -173,9 +174,32 @@ def seconds_until_served(port: int) -> float:
     return time.monotonic() - started
 
 
+def test_a_long_queue_that_is_served_in_time_refuses_nobody(database_url: str, processes: ExitStack) -> None:
+    variables = {"WEB_CONCURRENCY": "1", "DATABASE_POOL_SIZE": "1", "DATABASE_TIMEOUT_SECONDS": "10"}
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, **variables))  # type: ignore[arg-type] # texts
+    with Load(server.port, clients=250) as load:
+        load.wait_for(2_000)
+    waits = [event.get("db_pool_wait_ms", 0) for event in server.events_named("GET /probes/<probe_id> 200")]
+    print(
+        f"250 clients, one connection: {len(load.failed)} of {len(load.answers)} failed, waits to {max(waits):.0f} ms"
+    )
+    assert load.failed == []
+
+
+SLOW = """
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN new; END $$;
+CREATE TRIGGER wait BEFORE INSERT OR UPDATE ON probes FOR EACH ROW EXECUTE FUNCTION wait();
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the memory of a process so")
-def test_far_more_clients_than_connections_get_answers_or_a_prompt_503(database_url: str, processes: ExitStack) -> None:
-    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DATABASE_POOL_SIZE=2))
+def test_far_more_clients_than_can_be_served_get_answers_or_a_prompt_503(
+    empty_database_url: str, processes: ExitStack
+) -> None:
+    assert run_admin("migrate", DATABASE_URL=empty_database_url)[0] == 0
+    with psycopg.connect(empty_database_url) as conn:
+        conn.execute(SLOW)
+    server = processes.enter_context(Gunicorn(DATABASE_URL=empty_database_url, DATABASE_POOL_SIZE=1))
     server.wait_for("ready", count=2)
     sizes, recoveries, answers = [], [], []
     for _wave in range(2):
@@ -191,14 +215,15 @@ def test_far_more_clients_than_connections_get_answers_or_a_prompt_503(database_
         event["duration_ms"] / 1000 for event in server.events if event.get("http.response.status_code") == 503
     )
     print(
-        f"500 clients, 2 connections a worker: {dict(statuses)}; a 503 takes {statistics.median(seconds):.3f} s "
-        f"in the median, {seconds[-1]:.2f} s at most; "
+        f"500 clients, 1 connection a worker and 20 writes a second on it: {dict(statuses)}; "
+        f"a 503 takes {statistics.median(seconds):.3f} s in the median, {seconds[-1]:.2f} s at most; "
         f"memory after each wave {', '.join(f'{size:.0f} MB' for size in sizes)}; "
         f"ten requests in a row served {max(recoveries):.2f} s after the wave"
     )
     assert set(statuses) == {200, 201, 503}, Counter(answer.fault for answer in answers)
     assert not [answer for answer in answers if answer.fault]
     assert {answer.retry_after for answer in refused} == {"1"}
+    assert statistics.median(seconds) < PROMPT_SECONDS / 2  # nobody waits for what cannot be
     assert seconds[len(seconds) * 99 // 100] < PROMPT_SECONDS + 1  # those that waited for a connection in vain
     assert sizes[-1] < sizes[0] * 1.1
     assert max(recoveries) < 1
