@@ -1,4 +1,4 @@
-"""The first hour with a new service, as its page tells it: follow it with three sets of words, and the gates are green."""
+"""The first hour with a new service: whoever follows its page, with three sets of words, has gates that are green."""
 
 import re
 import shutil
@@ -84,7 +84,9 @@ def snapshot(folder: Path) -> Tree:
 def lines_of(steps: list[tuple[str, str, str]], *, tests: bool) -> int:
     """Return how many lines a section has a person write, in or outside of `tests/`."""
     files = sum(len(text.splitlines()) for path, _, text in steps if path and path.startswith("tests/") == tests)
-    changed = [line for path, _, text in steps if not path for line in text.splitlines() if re.match(r"\+(?!\+\+ )", line)]
+    changed = [
+        line for path, _, text in steps if not path for line in text.splitlines() if re.match(r"\+(?!\+\+ )", line)
+    ]
     return files + (0 if tests else len(changed))
 
 
@@ -95,7 +97,9 @@ def venv(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(service / "requirements-dev.txt", folder)
     install(folder, sys.executable)
     uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python", *ADDED], check=True)
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python", *ADDED], check=True
+    )
     return folder / ".venv"
 
 
@@ -122,7 +126,6 @@ def test_a_service_that_follows_the_page_passes_its_gates(
             touched = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
             assert {name.partition("/")[0] for name in touched} == {"service", "tests"}
             code, tests = (lines_of(steps, tests=each) for each in (False, True))
-            print(f"\nsecond resource: {code} lines, and {tests} of tests")
             assert code <= 150
             assert code + tests <= 300
     for step in [*postponed, ("", "sh", "make format")]:
