@@ -58,6 +58,9 @@ def register(app: Flask, settings: Config) -> None:
     def check() -> Response | None:
         if getattr(app.view_functions.get(request.endpoint or ""), "is_open", False):
             return None
+        # A browser asks without a token whether a page may send one. The answer has the methods of the path, no more.
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return _unauthorized("Bearer", "A token is needed, as in `Authorization: Bearer …`.")
