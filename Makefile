@@ -2,44 +2,47 @@
 PYTHON = python3
 BIN = .venv/bin
 SERVICE = <<cookiecutter.service>>
-RUN = PYTHONPATH='$(CURDIR)/$(SERVICE)' $(PYTHON) -B -m
+HERE = $(subst ','\'',$(CURDIR))
+RUN = PYTHONPATH='$(HERE)/$(SERVICE)' $(PYTHON) -B -m
 INSTALL = @$(RUN) chassis.dev.install
 
 help:
 	@grep -hE '^[a-z]+:.*#' Makefile | sed -E 's/:[^#]*#/	/' | expand -t 12
 
 demo: .venv/bake # bake a service with the default answers into demo/, and run it
-	@$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . >.venv/bake.log || { cat .venv/bake.log; exit 1; }
-	@INSTALLER='$(CURDIR)/$(BIN)/uv' $(MAKE) --no-print-directory -C demo/orders PYTHON='$(PYTHON)' run
+	@$(RUN) chassis.dev.steps --step 'bake demo/orders' $(BIN)/cookiecutter -- --no-input --overwrite-if-exists --output-dir demo .
+	@INSTALLER='$(HERE)/$(BIN)/uv' $(MAKE) --no-print-directory -C demo/orders PYTHON='$(PYTHON)' run
 
 # The proofs wait more than they work, so more lanes run at once than there are processors. The longest start first.
-test: .venv/installed .venvs/service/installed .venvs/checkov/installed .venvs/deploy/installed # everything that CI asks, of the template and of a baked service
+test: environments # everything that CI asks, of the template and of a baked service
 	@$(RUN) chassis.dev.steps --jobs 4 $(LANES)
 LANES = faults service pythons factors check lint types
+
+environments: .venv/installed .venvs/service/installed .venvs/checkov/installed .venvs/deploy/installed
 
 lint: .venv/installed .venvs/checkov/installed .venvs/deploy/installed audit # style, and what else is seen without running anything
 	$(BIN)/ruff check --no-cache
 	$(BIN)/ruff format --no-cache --check
-	cd '$(SERVICE)' && '$(CURDIR)/$(BIN)/ruff' check --no-cache && '$(CURDIR)/$(BIN)/ruff' format --no-cache --check
+	cd '$(SERVICE)' && '$(HERE)/$(BIN)/ruff' check --no-cache && '$(HERE)/$(BIN)/ruff' format --no-cache --check
 	$(BIN)/shellcheck .ci/run
 	$(BIN)/zizmor --offline --quiet --strict-collection .github '$(SERVICE)/.github'
 	rm -rf .baked && $(BIN)/cookiecutter --no-input --output-dir .baked . >/dev/null
 	$(BIN)/hadolint .baked/orders/Dockerfile
 	.venvs/checkov/bin/checkov --config-file tests/checkov/files.yaml
-	cd .baked/orders && nice '$(CURDIR)/.venvs/deploy/bin/python' '$(CURDIR)/tests/stacks.py'
+	cd .baked/orders && nice '$(HERE)/.venvs/deploy/bin/python' '$(HERE)/tests/stacks.py'
 	.venvs/checkov/bin/checkov --config-file tests/checkov/stacks.yaml
 	$(BIN)/pytest --quiet tests/test_docs.py
 
 types: .venv/installed .venvs/service/installed # types
 	$(BIN)/mypy --cache-dir .mypy_cache
-	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(CURDIR)/.mypy_cache/service'
+	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(HERE)/.mypy_cache/service'
 
 # TESTS= chooses; PostgreSQL comes from DATABASE_URL, Docker, or a package, in that order.
 inplace: .venv/installed .venvs/service/installed # lint, types and tests of the service where it stands, unrendered
-	cd '$(SERVICE)' && '$(CURDIR)/$(BIN)/ruff' check --no-cache && '$(CURDIR)/$(BIN)/ruff' format --no-cache --check
-	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(CURDIR)/.mypy_cache/service'
+	cd '$(SERVICE)' && '$(HERE)/$(BIN)/ruff' check --no-cache && '$(HERE)/$(BIN)/ruff' format --no-cache --check
+	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(HERE)/.mypy_cache/service'
 	cd '$(SERVICE)' && $(INPLACE)/pytest -p no:cacheprovider --ignore chassis/tests/faults $(TESTS)
-INPLACE = PYTHONPYCACHEPREFIX='$(CURDIR)/.venvs/bytecode' HYPOTHESIS_STORAGE_DIRECTORY='$(CURDIR)/.hypothesis' '$(CURDIR)'/.venvs/service/bin
+INPLACE = PYTHONPYCACHEPREFIX='$(HERE)/.venvs/bytecode' HYPOTHESIS_STORAGE_DIRECTORY='$(HERE)/.hypothesis' '$(HERE)'/.venvs/service/bin
 
 # checkov's own lock file is left out: checkov pins what it needs to the patch, and reads nothing but our own files.
 audit: .venv/installed # known weaknesses of what is pinned; without an index that tells, it says so and passes
@@ -96,4 +99,4 @@ clean: # remove what the targets above have made
 	$(INSTALL) $(@D) '$<'
 	@touch $@
 
-.PHONY: help demo test lint types inplace audit check service pythons proofs faults factors bench format lock clean
+.PHONY: help demo test environments lint types inplace audit check service pythons proofs faults factors bench format lock clean

@@ -1,5 +1,6 @@
 """What the tests share: cookiecutter as a user runs it, and one baked service for the session."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,22 @@ import pytest
 
 TEMPLATE = Path(__file__).parent.parent
 SOURCE = TEMPLATE / "<<cookiecutter.service>>"
+DOCKER_SECONDS = 30
+
+
+def _succeeds(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=DOCKER_SECONDS).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+needs_docker = pytest.mark.skipif(
+    "CI" not in os.environ and not (_succeeds("docker", "info") and _succeeds("docker", "compose", "version")),
+    reason="Docker cannot be used here: no client, no engine that answers this user, or no `docker compose`",
+)
+"""The mark of a test that needs Docker. In CI it must not be missed."""
+
 Bake = Callable[..., subprocess.CompletedProcess[str]]
 Tree = dict[str, tuple[int, bytes]]
 
@@ -84,10 +101,7 @@ def bake(tmp_path: Path) -> Bake:
 
 @contextmanager
 def baked() -> Iterator[Path]:
-    """A service with the default answers.
-
-    Not among pytest's folders: each run of pytest closes those to other users, and the embedded PostgreSQL is one.
-    """
+    """A service with the default answers."""
     with tempfile.TemporaryDirectory(prefix="baked-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "home").mkdir()
@@ -97,16 +111,10 @@ def baked() -> Iterator[Path]:
 
 
 def install(service: Path, python: str) -> None:
-    """Make a service's environment as `make` does, but by uv, which takes a tenth of the time."""
-    uv, venv = Path(sys.executable).parent / "uv", service / ".venv"
-    commands: list[list[str | Path]] = [
-        ["venv", "--quiet", "--clear", "--seed", "--python", python, venv],
-        ["pip", "install", "--quiet", "--python", venv / "bin" / "python", "--require-hashes"],
-    ]
-    commands[1] += ["--requirement", service / "requirements-dev.txt"]
-    for command in commands:
-        subprocess.run([uv, *command], check=True)
-    (venv / "installed").touch()
+    """Make a service's environment as `make` does."""
+    command = ["make", f"PYTHON={python}", ".venv/installed"]
+    installer = {"INSTALLER": str(Path(sys.executable).parent / "uv")}
+    subprocess.run(command, cwd=service, env=os.environ | installer, stdout=subprocess.DEVNULL, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))
 
-from deploy.tests.conftest import COMBINATIONS, Stacks  # noqa: E402 - the folder had to be on the path
-from deploy.tests.test_stacks import LINT_IGNORED  # noqa: E402
+from deploy.tests.conftest import COMBINATIONS, Stacks
+from deploy.tests.test_stacks import LINT_IGNORED
 
 OUT = Path("cdk.out")
 

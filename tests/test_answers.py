@@ -368,7 +368,8 @@ def assert_intact(answers: dict[str, str], texts: dict[str, str]) -> None:
     assert compose["services"]["postgres"]["networks"]["default"]["aliases"] == [host]
     assert f"@{host}/" in compose["services"]["web"]["environment"]["DATABASE_URL"]
     assert f"@{host}/" in files[".env.example"]["DATABASE_URL"]
-    assert {files[f"deploy/{name}.toml"]["domain"] for name in ("staging", "production")} == {answers["domain"]}
+    for name in ("staging", "production"):
+        assert files[f"deploy/{name}.toml"]["domain"] == f"{name}.internal.{answers['domain']}"
 
 
 def test_each_question_is_asked_in_words() -> None:

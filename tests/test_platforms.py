@@ -20,7 +20,7 @@ PLATFORMS = ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "aarch64-apple-d
 LOCKS = {
     "the service's": SOURCE / "requirements-dev.txt",
     "its deployment's": SOURCE / "deploy" / "requirements-dev.txt",
-    "the template's": TEMPLATE / "requirements.txt",
+    "the template's": TEMPLATE / "tests" / "requirements" / "dev.txt",
 }
 
 INTEL_MAC, ARM_LINUX = PLATFORMS[3], PLATFORMS[1]
@@ -85,6 +85,7 @@ def test_a_lock_file_installs_from_wheels(tmp_path: Path, lock: str, python: str
         ("requirements.txt", []),
         ("requirements-tokens.txt", ["--extra", "tokens"]),
         ("requirements-traces.txt", ["--extra", "traces"]),
+        ("requirements-run.txt", ["--group", "run"]),
         ("requirements-dev.txt", ["--all-extras", "--group", "dev"]),
         ("template", ["--group", "dev"]),
     ],
@@ -93,7 +94,7 @@ def test_a_lock_file_follows_its_project_and_holds_the_hashes_of_the_index(
     service: Path, tmp_path: Path, lock: str, groups: list[str]
 ) -> None:
     folder = TEMPLATE if lock == "template" else service
-    name = "requirements.txt" if lock == "template" else lock
+    name = "tests/requirements/dev.txt" if lock == "template" else lock
     text = (folder / name).read_text(encoding="utf-8")
     again = tmp_path / "again.txt"
     again.write_text(re.sub(r" \\\n    --hash=\S+", "", text), encoding="utf-8")
@@ -120,7 +121,19 @@ def test_a_lock_file_follows_its_project_and_holds_the_hashes_of_the_index(
 
 def test_what_a_service_runs_with_is_what_it_was_tested_with() -> None:
     # Not with the same markers: the tests may want a package on more platforms.
-    pins = [set(re.findall(r"^\S+==\S+", path.read_text(), re.MULTILINE)) for path in sorted(SOURCE.glob("req*.txt"))]
-    tested, *extended, run = pins
-    assert run
-    assert all(run < each < tested for each in extended)
+    pins = {
+        path.name: set(re.findall(r"^\S+==\S+", path.read_text(), re.MULTILINE)) for path in SOURCE.glob("req*.txt")
+    }
+    tested, run = pins.pop("requirements-dev.txt"), pins.pop("requirements.txt")
+    assert run < tested
+    assert pins.pop("requirements-uv.txt") < tested
+    assert set(pins) == {"requirements-run.txt", "requirements-tokens.txt", "requirements-traces.txt"}
+    assert all(run < each < tested for each in pins.values())
+
+
+def test_what_bakes_is_what_was_tested() -> None:
+    pins = [
+        set(re.findall(r"^\S+==\S+", (TEMPLATE / "tests" / "requirements" / name).read_text(), re.MULTILINE))
+        for name in ("bake.txt", "dev.txt")
+    ]
+    assert set() < pins[0] < pins[1]

@@ -3,14 +3,13 @@
 What does not depend on it is left to the other tests: style, the image, and the way to production.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import baked, install
+from tests.conftest import baked, install, needs_docker
 from tests.test_platforms import PYTHONS
 from tests.test_service import environment
 
@@ -48,7 +47,7 @@ def test_the_gates_pass_on_another_python(version: str, capfd: pytest.CaptureFix
     assert done.returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("docker") is None and "CI" not in os.environ, reason="there is no Docker here")
+@needs_docker
 @pytest.mark.skipif(THIS == IN_A_CONTAINER, reason="this Python is that one")
 def test_the_gates_pass_in_a_container_of_the_newest_python(capfd: pytest.CaptureFixture[str]) -> None:
     build = ["docker", "build", "--quiet", "-"]

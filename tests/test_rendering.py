@@ -4,7 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.conftest import SOURCE, TEMPLATE
+from tests.conftest import SOURCE, TEMPLATE, Bake, clone
 
 RENDERED = {
     ".env.example",
@@ -63,6 +63,19 @@ def test_nothing_of_the_template_is_left_over(service: Path) -> None:
     for name, path in baked_files(service).items():
         if path.suffix != ".png":  # a picture may hold any two bytes, and cookiecutter copies it as it is
             assert not re.search(r"cookiecutter\.|<<|<%|<#", path.read_text(encoding="utf-8")), name
+
+
+def test_whatever_is_not_rendered_may_hold_delimiters(bake: Bake, tmp_path: Path) -> None:
+    template = clone(tmp_path / "template")
+    expected = {}
+    for name in template_files() - RENDERED:
+        path = template / SOURCE.name / name
+        path.write_bytes(path.read_bytes() + b"\n# 1 << 2 <% if <# >>\n")
+        expected[name] = path.read_bytes()
+    done = bake(template=template)
+    assert done.returncode == 0, done.stderr
+    baked = baked_files(tmp_path / "out" / "orders")
+    assert {name: baked[name].read_bytes() for name in expected} == expected
 
 
 def test_files_keep_their_modes(service: Path) -> None:

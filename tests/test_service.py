@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.conftest import clone, needs_docker
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -65,7 +66,7 @@ def test_it_runs_with_nothing_but_python_and_stops_at_an_interrupt(service: Path
     assert running.stdout == ""
 
 
-@pytest.mark.skipif(shutil.which("docker") is None and "CI" not in os.environ, reason="there is no Docker here")
+@needs_docker
 def test_compose_migrates_and_then_serves_from_the_image(service: Path) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -95,3 +96,29 @@ def test_compose_migrates_and_then_serves_from_the_image(service: Path) -> None:
         assert [process["ExitCode"] for process in stopped] == [0]
     finally:
         compose("down", "--volumes", "--remove-orphans", "--rmi", "local")
+
+
+def test_the_demo_answers_from_a_bare_clone(tmp_path: Path) -> None:
+    template = clone(tmp_path / "template")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    process = subprocess.Popen(
+        ["make", f"PYTHON={sys.executable}", "demo"],
+        cwd=template,
+        env=environment(PORT=str(port)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines: list[str] = []
+    for line in process.stdout or ():
+        lines.append(line)
+        if '"ready"' in line:
+            os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) in {0, 2}
+    said = "".join(lines)
+    assert f"http://127.0.0.1:{port}/notes" in said
+    assert '"ready"' in said
+    assert len(said.partition("http://")[0].splitlines()) < 12, said  # a line for each step, and no more

@@ -27,7 +27,7 @@ import signal
 import sys
 import threading
 
-from chassis import admin, config, logs
+from chassis import config, db, logs
 from service.config import Config
 
 SECONDS = 60
@@ -40,7 +40,7 @@ def main() -> int:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     while not stopping.is_set():
-        with admin.connect(settings) as conn:
+        with db.connect(settings) as conn:
             conn.execute("SELECT count(*) FROM invoices")
         stopping.wait(SECONDS)
     return 0
@@ -51,7 +51,7 @@ if __name__ == "__main__":
 '''
 COUNT = '''def count(settings: Config) -> None:
     """Count the invoices."""
-    with admin.connect(settings) as conn:
+    with db.connect(settings) as conn:
         [(number,)] = conn.execute("SELECT count(*) FROM invoices")
     log.info("counted", extra={"invoices": number, "currency": settings.currency})
 
@@ -136,7 +136,7 @@ def work_of_a_team(service: Path) -> None:
             (service / new.replace("notes", f"{word}s")).write_text(text, encoding="utf-8")
     for name in example:
         (service / name).unlink()
-    for name in ("README.md", "docs/openapi.json", "tests/test_image.py"):
+    for name in ("README.md", "docs/openapi.json", "docs/try-it.txt", "tests/test_image.py"):
         text = (service / name).read_text(encoding="utf-8")
         text = text.replace("note", "invoice").replace("service/api.py", "service/invoices_api.py")
         (service / name).write_text(text, encoding="utf-8")
@@ -156,6 +156,7 @@ def work_of_a_team(service: Path) -> None:
     admin = service / "service" / "admin.py"
     edit(admin, "COMMANDS: dict[str, admin.Command[Config]] = {}\n", COUNT)
     edit(admin, "import sys\n", "import logging\nimport sys\n")
+    edit(admin, "from chassis import admin\n", "from chassis import admin, db\n")
     edit(
         admin,
         'MIGRATIONS = Path(__file__).parent / "migrations"\n',
@@ -181,7 +182,7 @@ def work_of_a_team(service: Path) -> None:
     add(compose, "volumes", "  cache:\n")
     add(service / ".gitignore", "files", "/reports/\n")
     add(service / ".dockerignore", "files", "!fonts\n")
-    add(service / "Dockerfile", "system packages and files", "COPY fonts /srv/fonts\n")
+    add(service / "Dockerfile", "system packages and files", "ENV LANG=C.UTF-8\n")
     add(
         service / "Makefile",
         "targets",
@@ -290,13 +291,13 @@ def test_an_updated_service_passes_its_gates(template: Path, tmp_path: Path) -> 
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path),
     }
     tests = [f"tests/test_{name}.py" for name in ("admin", "contract", "docs", "invoices", "invoices_api")]
-    ours = ["chassis", "service", "tests"]
+    ours = ["service", "tests"]  # the rest is the template's, byte for byte, and has gates of its own
     for gate in (
         ["python", "-m", "chassis.dev.variables"],
         ["python", "-m", "chassis.dev.contract"],
         ["ruff", "check", "--no-cache", *ours],
         ["ruff", "format", "--no-cache", "--check", *ours],
-        ["mypy", "--cache-dir", str(TEMPLATE / ".mypy_cache" / "updated")],
+        ["mypy", "--cache-dir", str(TEMPLATE / ".mypy_cache" / "updated"), *ours],
         ["pytest", "-p", "no:cacheprovider", "--quiet", *tests, "chassis/tests/test_config.py"],
     ):
         run([SERVICE_BIN / gate[0], *gate[1:]], service, **variables)

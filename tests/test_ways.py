@@ -123,3 +123,31 @@ def test_cruft_makes_the_same_and_remembers_where_from(tmp_path: Path, release: 
     made = tree(tmp_path / "orders")
     assert made.pop(".cruft.json")
     assert differing(made, expected) == set()
+
+
+def test_git_that_writes_the_line_ends_of_windows_makes_the_same(
+    bake: Bake, tmp_path: Path, release: Path, expected: Tree
+) -> None:
+    git(tmp_path, "-c", "core.autocrlf=true", "clone", "--quiet", "--branch", "this", f"file://{release}", "crlf")
+    done = bake(template=tmp_path / "crlf")
+    assert done.returncode == 0, done.stderr
+    service = tmp_path / "out" / "orders"
+    assert differing(tree(service), expected) == set()
+    git(service, "init", "--quiet")
+    git(service, "config", "core.autocrlf", "true")
+    commit(service, "A new service")
+    git(tmp_path, "-c", "core.autocrlf=true", "clone", "--quiet", f"file://{service}", "again")
+    made = {name: value for name, value in tree(tmp_path / "again").items() if not name.startswith(".git/")}
+    assert differing(made, expected) == set()
+
+
+def test_a_folder_inside_another_repository_makes_the_same(
+    bake: Bake, tmp_path: Path, release: Path, expected: Tree
+) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "--quiet")
+    git(outer, "clone", "--quiet", "--branch", "this", f"file://{release}", "template")
+    done = bake(template=outer / "template")
+    assert done.returncode == 0, done.stderr
+    assert differing(tree(tmp_path / "out" / "orders"), expected) == set()

@@ -7,45 +7,52 @@ answered, its docstring describes it in the contract:
 
     @api.get("/notes/<note_id>", problems=[404])
     def get_note(note_id: UUID) -> Note:
-        ...
+        return db.read(notes.find, note_id) or abort(404, "There is no such note.")
 
-| parameter           | comes from                                                              |
-|---------------------|-------------------------------------------------------------------------|
-| `body: Model`       | the JSON body, validated strictly: a string is not a number             |
-| `query: Model`      | the query string; unknown parameters are refused                        |
-| any other           | the variable of that name in the route's path                           |
+| parameter           | comes from                                                                 |
+|---------------------|----------------------------------------------------------------------------|
+| `body: Model`       | the JSON body; any other type that pydantic knows will do, such as a list  |
+| `query: Model`      | the query string; a field that is a list may be repeated                   |
+| `headers: Model`    | header fields: `if_match` is `If-Match`                                    |
+| any other           | the variable of that name in the route's path                              |
 
-| return type         | answer                                                                  |
-|---------------------|-------------------------------------------------------------------------|
-| `T`                 | 200, `T` as JSON: a dataclass or a pydantic model                       |
-| `Created[T]`        | 201 with `Location`; made by `created()`                                |
-| `Page[T]`           | 200 with `Link`, if the list goes on; made by `page()`                  |
-| `None`              | 204                                                                     |
-| a union of these    | whichever the handler returns                                           |
+All of them are validated strictly, as JSON: `"1"` in a body is no number, `yes` in a query is no boolean.
+
+| return type         | answer                                                                     |
+|---------------------|----------------------------------------------------------------------------|
+| `T`                 | 200, `T` as JSON: a dataclass, a pydantic model, or a list of them         |
+| `Created[T]`        | 201 with `Location`; made by `created()`                                   |
+| `Page[T]`           | 200 with `Link`, if the list goes on; made by `page()`                     |
+| `None`              | 204                                                                        |
+| a union of these    | whichever the handler returns                                              |
 """
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import NoneType, UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
-from urllib.parse import urlencode
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from urllib.parse import quote, urlencode
 
 import flask
-from flask import Response, request
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+import orjson
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from chassis import contract, errors
+from chassis.views import Created, Operation, Page, T, refuse, view_of
 
-T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
+__all__ = ["Blueprint", "Created", "Model", "Operation", "Page", "PageQuery", "created", "page"]
+
+PLACES = frozenset({"body", "query", "headers"})
+"""The parameters of a handler that are not variables of its path."""
+
+
 class Model(BaseModel):
-    """The base of the models of request bodies and queries. A field that is not declared is refused."""
+    """The base of the models that requests hold. A field that is not declared is refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -56,43 +63,10 @@ class PageQuery(Model):
     limit: Annotated[int, Field(ge=1, le=100, description="The largest number of items on one page.")] = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Created(Generic[T]):
-    """The answer 201: `value` is new, and is found at the path `location`."""
-
-    value: T
-    location: str
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page of a list."""
-
-    items: list[T]
-    next: str | None
-    """The path of the next page, or `null` on the last page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One method of one path, as `contract.py` describes it."""
-
-    method: str
-    path: str
-    name: str
-    tag: str
-    summary: str
-    parameters: type[BaseModel] | None
-    query: type[BaseModel] | None
-    body: type[BaseModel] | None
-    answers: Mapping[int, Any]
-    problems: Sequence[int]
-    is_open: bool
-
-
 def created(value: T, at: object | None = None) -> Created[T]:
-    """Return the answer 201 for `value`, which is found `at` that segment below the request's path, or at the path."""
-    return Created(value, request.path if at is None else f"{request.path}/{at}")
+    """Return a 201 response. Its `Location` is the request's path, plus the segment `at` if that is given."""
+    path = quote(request.path)
+    return Created(value, path if at is None else f"{path}/{quote(str(at), safe='')}")
 
 
 def page(found: list[T], query: PageQuery, **following: Callable[[T], object]) -> Page[T]:
@@ -102,23 +76,42 @@ def page(found: list[T], query: PageQuery, **following: Callable[[T], object]) -
         found: The items, one more than `query.limit` if the list goes on: the domain is asked for `limit + 1`.
         query: The request's query; the link to the next page keeps its filters and its order.
         following: For each parameter that tells where the next page begins, how it is read from an item, such as
-            `after=lambda note: note.id`.
+            `after=lambda note: note.id`. A list that is sorted by name needs `after_name=lambda item: item.name` too.
     """
     items = found[: query.limit]
     if len(found) == len(items):
         return Page(items, None)
-    parameters = query.model_dump(mode="json", exclude_unset=True, by_alias=True) | {"limit": query.limit}
-    parameters |= {name: key(items[-1]) for name, key in following.items()}
-    return Page(items, f"{request.path}?{urlencode(parameters, doseq=True)}")
+    changes = {"limit": query.limit} | {name: value(items[-1]) for name, value in following.items()}
+    values = query.model_copy(update=changes).model_dump_json(exclude_unset=True, exclude_none=True, by_alias=True)
+    texts = {name: value if isinstance(value, list) else [value] for name, value in orjson.loads(values).items()}
+    parameters = [
+        (name, each if isinstance(each, str) else orjson.dumps(each)) for name in texts for each in texts[name]
+    ]
+    return Page(items, f"{quote(request.path)}?{urlencode(parameters)}")
 
 
 class Blueprint(flask.Blueprint):
-    """A group of routes with one tag in the contract. `examples` has an example for each model of a body."""
+    """A group of routes with one tag in the contract.
 
-    def __init__(self, name: str, *, examples: Mapping[Any, Any] | None = None) -> None:
+    Args:
+        name: The tag.
+        examples: For each model of a body, or some of them, an example.
+        refusals: The statuses of exceptions that the domain raises, such as `{items.SoldOutError: 409}`. A client reads
+            the exception's text as the `detail` of the problem.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        examples: Mapping[Any, Any] | None = None,
+        refusals: Mapping[type[Exception], int] | None = None,
+    ) -> None:
         super().__init__(name, __name__)
         self.examples: dict[Any, Any] = dict(examples or {})
         self.operations: list[Operation] = []
+        for refusal, status in (refusals or {}).items():
+            self.register_error_handler(refusal, partial(refuse, status))
 
     def get(self, rule: str, **options: Any) -> Callable[[Handler], Handler]:
         """Register the handler of GET; the options are those of `operation`."""
@@ -141,43 +134,49 @@ class Blueprint(flask.Blueprint):
         return self.operation("DELETE", rule, **options)
 
     def operation(
-        self, method: str, rule: str, *, problems: Iterable[int] = (), is_open: bool = False
+        self,
+        method: str,
+        rule: str,
+        *,
+        problems: Iterable[int] = (),
+        scopes: Iterable[str] = (),
+        is_open: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Register the handler of a method and a path.
 
         Args:
             method: The HTTP method.
             rule: The path, in Flask's notation: `/notes/<note_id>`. The variables' types come from the handler.
-            problems: Statuses that the handler itself refuses with, such as 404. Those that any request may meet are
-                known: `contract.TO_ANY_REQUEST`.
-            is_open: Whether no token is asked for, where others need one.
+            problems: Statuses that the handler, the domain or the database refuses with, such as 404 and 409. Those
+                that any request may meet are known: `contract.TO_ANY_REQUEST`.
+            scopes: What the caller's token must allow, where tokens are asked for. Otherwise the answer is 403.
+            is_open: Whether the route needs no token, even if others do.
         """
 
         def register(handler: Handler) -> Handler:
             hints = get_type_hints(handler, include_extras=True)
-            body, query = hints.get("body"), hints.get("query")
-            answers = _answers(hints.get("return", NoneType))
-            names = [name for name in inspect.signature(handler).parameters if name not in {"body", "query"}]
+            names = [name for name in inspect.signature(handler).parameters if name not in PLACES]
             if names != re.findall(r"<(\w+)>", rule):
                 raise TypeError(f"{handler.__name__}: its parameters {names} must be the variables of {rule}")
             fields: dict[str, Any] = {name: (hints[name], ...) for name in names}
-            parameters = create_model(f"{handler.__name__}_path", __base__=Model, **fields) if names else None
-            self.operations.append(
-                Operation(
-                    method=method,
-                    path=re.sub(r"<(\w+)>", r"{\1}", rule),
-                    name=re.sub(r"_([a-z])", lambda match: match[1].upper(), handler.__name__),
-                    tag=self.name,
-                    summary=inspect.getdoc(handler) or "",
-                    parameters=parameters,
-                    query=query,
-                    body=body,
-                    answers=answers,
-                    problems=tuple(problems),
-                    is_open=is_open,
-                )
+            operation = Operation(
+                method=method,
+                path=re.sub(r"<(\w+)>", r"{\1}", rule),
+                name=re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), handler.__name__),
+                tag=self.name,
+                summary=inspect.getdoc(handler) or "",
+                parameters=create_model(f"{handler.__name__}_path", __base__=Model, **fields) if names else None,
+                query=hints.get("query"),
+                headers=hints.get("headers"),
+                body=hints.get("body"),
+                answers=_answers(hints.get("return", NoneType)),
+                problems=tuple(problems),
+                scopes=tuple(scopes),
+                is_open=is_open,
             )
-            view = _view(handler, parameters, query, body)
+            self.operations.append(operation)
+            view = view_of(handler, operation)
+            view.is_open = is_open  # type: ignore[attr-defined] # `tokens.py` asks
             self.add_url_rule(rule, endpoint=handler.__name__, view_func=view, methods=[method])
             return handler
 
@@ -185,7 +184,7 @@ class Blueprint(flask.Blueprint):
 
 
 def _answers(hint: Any) -> dict[int, Any]:
-    """Return what a return type promises: for each status the type of its body, `None` for a body that is empty."""
+    """Return the statuses of a return type, each with the type of its body, or `None` if the body is empty."""
     options = get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
     answers: dict[int, Any] = {}
     for option in options:
@@ -194,72 +193,5 @@ def _answers(hint: Any) -> dict[int, Any]:
         elif get_origin(option) is Created:
             answers[201] = get_args(option)[0]
         else:
-            answers[200] = option
+            answers[200] = answers[200] | option if 200 in answers else option  # noqa: PLR2004 - the status of success
     return answers
-
-
-def _view(
-    handler: Callable[..., Any],
-    parameters: type[BaseModel] | None,
-    query: type[BaseModel] | None,
-    body: type[BaseModel] | None,
-) -> Callable[..., Response]:
-    """Return the view function that validates a request, calls `handler` and writes its answer."""
-    lists = [name for name, field in (query.model_fields if query else {}).items() if _is_list(field.annotation)]
-    validate_body = TypeAdapter(body).validate_json if body else None
-
-    @wraps(handler)
-    def view(**path: Any) -> Response:
-        arguments: dict[str, Any] = {}
-        try:
-            if parameters:
-                arguments.update(parameters.model_validate(path))
-            if query:
-                given: dict[str, Any] = request.args.to_dict()
-                given |= {name: request.args.getlist(name) for name in lists if name in given}
-                arguments["query"] = query.model_validate(given)
-            if validate_body:
-                arguments["body"] = validate_body(_json(), strict=True)
-        except ValidationError as error:
-            return errors.invalid(error)
-        return _answer(handler(**arguments))
-
-    return view
-
-
-def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is list or any(_is_list(option) for option in get_args(annotation))
-
-
-def _json() -> bytes:
-    """Return the request's body.
-
-    Raises:
-        RequestEntityTooLarge: It is longer than `MAX_BODY_BYTES`.
-        UnsupportedMediaType: Its type is not JSON.
-    """
-    if not request.is_json:
-        raise UnsupportedMediaType
-    data = request.get_data(cache=False)
-    # Of a body without a length, a chunked one, that is too long, Werkzeug takes the start for the whole.
-    if "CONTENT_LENGTH" not in request.environ and data and request.environ["wsgi.input"].read(1):
-        raise RequestEntityTooLarge
-    return data
-
-
-def _answer(result: Any) -> Response:
-    """Return the response that a handler's result stands for."""
-    if isinstance(result, Response):
-        return result
-    if result is None:
-        response = Response(status=204)
-        del response.headers["Content-Type"]  # there is no content
-        return response
-    if isinstance(result, Created):
-        response = Response(contract.dump(result.value), 201, content_type="application/json")
-        response.headers["Location"] = result.location
-        return response
-    response = Response(contract.dump(result), content_type="application/json")
-    if isinstance(result, Page) and result.next:
-        response.headers["Link"] = f'<{result.next}>; rel="next"'
-    return response

@@ -43,6 +43,7 @@ def create(settings: Config, resources: Sequence[Blueprint]) -> Flask:
     app = Flask("service", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.json = OrjsonProvider(app)
+    app.extensions["settings"] = settings
     edge.register(app, settings)
     logs.register(app)
     errors.register(app)

@@ -4,24 +4,23 @@ It is made of the blueprints' operations: the types that validate requests descr
 https://spec.openapis.org/oas/v3.1.0
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from flask import Flask, Response
-from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic import BaseModel
 from werkzeug.http import HTTP_STATUS_CODES
 
-from chassis import docs, errors
+from chassis import docs
 from chassis.config import Config
+from chassis.schemas import ContractError, Schemas, used
 
 if TYPE_CHECKING:
     from chassis import api  # it imports this module
 
 VERSION = "1"
-"""The version of the contract, not of the code: it may only grow. What breaks clients is a new path beside the old."""
+"""The version of the contract, not of the code. Only compatible changes are made: a breaking one gets a new path."""
 
 DESCRIPTION = (
     "Errors are `application/problem+json` (RFC 9457). "
@@ -53,10 +52,10 @@ PROBLEMS = {
 """What each refusal means to a client."""
 
 TO_ANY_REQUEST = (400, 405, 408, 414, 417, 431, 500, 501, 503)
-"""Refusals that any request may meet, whatever it asks for."""
+"""Error statuses that any request may receive."""
 
 TO_A_BODY = (413, 415)
-"""Refusals that a request with a body may meet besides."""
+"""Error statuses that a request with a body may receive in addition."""
 
 HEADERS = {
     201: {"Location": {"description": "Its path.", "required": True, "schema": {"type": "string"}}},
@@ -66,12 +65,6 @@ HEADERS = {
 }
 
 LINK = {"Link": {"description": "Leads to `next`, if there is one.", "schema": {"type": "string"}}}
-
-SCHEMAS = "#/components/schemas/{model}"
-
-
-class ContractError(ValueError):
-    """The routes cannot be described: a mistake of whoever wrote them. The text says what to change."""
 
 
 def dump(value: Any) -> bytes:
@@ -103,7 +96,7 @@ def register(app: Flask, settings: Config, blueprints: Iterable["api.Blueprint"]
 def describe(settings: Config, blueprints: list["api.Blueprint"]) -> dict[str, Any]:
     """Return the OpenAPI document of `blueprints`."""
     operations = [(blueprint, each) for blueprint in blueprints for each in blueprint.operations]
-    schemas = _Schemas(blueprints)
+    schemas = Schemas(blueprints)
     paths: dict[str, dict[str, Any]] = {}
     names: set[str] = set()
     for blueprint, operation in operations:
@@ -113,7 +106,11 @@ def describe(settings: Config, blueprints: list["api.Blueprint"]) -> dict[str, A
         item = paths.setdefault(f"{settings.url_prefix}{operation.path}", {})
         item[operation.method.lower()] = _operation(settings, blueprint, operation, schemas)
     paths[f"{settings.url_prefix}/openapi.json"] = {"get": _own_operation(settings)}
-    components = {"schemas": schemas.definitions, "responses": {_name(each): _problem(each) for each in PROBLEMS}}
+    refused = {*PROBLEMS, *(status for _, each in operations for status in each.problems)}
+    components: dict[str, Any] = {
+        "schemas": {},
+        "responses": {_name(each): _problem(each) for each in sorted(refused)},
+    }
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": settings.service, "version": VERSION, "description": DESCRIPTION},
@@ -121,72 +118,23 @@ def describe(settings: Config, blueprints: list["api.Blueprint"]) -> dict[str, A
         "components": components,
         "tags": [{"name": name} for name in dict.fromkeys([*(each.name for each in blueprints), "contract"])],
     }
+    components["schemas"] = used(schemas.definitions, document)
     if settings.jwks_url:
         document["security"] = [{"token": []}]
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     return document
 
 
-class _Names(GenerateJsonSchema):
-    """The names of schemas: a page of notes is a `NotePage`."""
-
-    def normalize_name(self, name: str) -> str:
-        return super().normalize_name(re.sub(r"^Page\[(\w+)\]$", r"\1Page", name))
-
-
-class _Schemas:
-    """The JSON schemas of all types that the operations of `blueprints` send and receive."""
-
-    def __init__(self, blueprints: list["api.Blueprint"]) -> None:
-        wanted: dict[tuple[Any, Any], TypeAdapter[Any]] = {
-            (errors.Problem, "serialization"): TypeAdapter(errors.Problem)
-        }
-        for operation in (each for blueprint in blueprints for each in blueprint.operations):
-            asked = [
-                (model, "validation") for model in (operation.parameters, operation.query, operation.body) if model
-            ]
-            answered = [(model, "serialization") for model in operation.answers.values() if model is not None]
-            wanted |= {key: TypeAdapter(key[0]) for key in (*asked, *answered)}
-        inputs = [(model, mode, adapter) for (model, mode), adapter in wanted.items()]
-        found, rest = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS, schema_generator=_Names)
-        self._schemas: dict[Any, Any] = {key: _without_titles(schema) for key, schema in found.items()}
-        self.definitions = {name: _without_titles(schema) for name, schema in rest.get("$defs", {}).items()}
-        if ambiguous := sorted(name for name in self.definitions if "__" in name):
-            raise ContractError(f"models with the same name: {', '.join(ambiguous)}: rename all but one")
-
-    def of(self, model: Any, mode: str) -> dict[str, Any]:
-        """Return the schema of a model, usually a reference to a definition."""
-        schema: dict[str, Any] = self._schemas[model, mode]
-        return schema
-
-    def parameters(self, model: Any, place: str) -> list[dict[str, Any]]:
-        """Return each field of a model as a parameter, and forget the model itself."""
-        schema = self.of(model, "validation")
-        if "$ref" in schema:
-            schema = self.definitions.pop(schema["$ref"].rpartition("/")[2], None) or self._schemas[model, "inline"]
-            self._schemas[model, "inline"] = schema  # another operation may have the same parameters
-        required = schema.get("required", [])
-        return [
-            {
-                "name": name,
-                "in": place,
-                "required": name in required,
-                **({"description": field["description"]} if "description" in field else {}),
-                "schema": _without_null({key: value for key, value in field.items() if key != "description"}),
-            }
-            for name, field in schema.get("properties", {}).items()
-        ]
-
-
-def _operation(settings: Config, blueprint: "api.Blueprint", operation: "api.Operation", schemas: _Schemas) -> Any:
+def _operation(settings: Config, blueprint: "api.Blueprint", operation: "api.Operation", schemas: Schemas) -> Any:
     summary, _, description = operation.summary.partition("\n")
     described: dict[str, Any] = {"operationId": operation.name, "summary": summary, "tags": [operation.tag]}
     if description.strip():
         described["description"] = description.strip()
-    if operation.is_open and settings.jwks_url:
-        described["security"] = []
+    if settings.jwks_url and (operation.is_open or operation.scopes):
+        described["security"] = [{"token": list(operation.scopes)}] if operation.scopes else []
     parameters = schemas.parameters(operation.parameters, "path") if operation.parameters else []
     parameters += schemas.parameters(operation.query, "query") if operation.query else []
+    parameters += schemas.parameters(operation.headers, "header") if operation.headers else []
     if parameters:
         described["parameters"] = parameters
     if operation.body:
@@ -198,13 +146,13 @@ def _operation(settings: Config, blueprint: "api.Blueprint", operation: "api.Ope
     }
     refused = {*operation.problems, *TO_ANY_REQUEST, *(TO_A_BODY if operation.body else ())}
     if settings.jwks_url and not operation.is_open:
-        refused.add(401)
+        refused |= {401, 403} if operation.scopes else {401}
     described["responses"] |= {str(each): {"$ref": f"#/components/responses/{_name(each)}"} for each in sorted(refused)}
     return described
 
 
 def _answer(
-    status: int, model: Any, blueprint: "api.Blueprint", operation: "api.Operation", schemas: _Schemas
+    status: int, model: Any, blueprint: "api.Blueprint", operation: "api.Operation", schemas: Schemas
 ) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTP_STATUS_CODES[status]}
     if model is None:
@@ -214,7 +162,7 @@ def _answer(
     if _is_page(model):
         headers = LINK
         item = _example(blueprint, model.__args__[0])
-        example = {"items": [item], "next": f"{operation.path}?limit=1&after={item['id']}"} if item else None
+        example = {"items": [item], "next": f"{operation.path}?limit=1&after={item.get('id', '')}"} if item else None
     if headers:
         described["headers"] = headers
     described["content"] = _content(schemas.of(model, "serialization"), example)
@@ -249,28 +197,6 @@ def _is_page(model: Any) -> bool:
     return getattr(getattr(model, "__origin__", None), "__name__", "") == "Page"
 
 
-def _without_titles(schema: Any) -> Any:
-    """Return a schema without the titles that pydantic makes of the names of fields: they say nothing new."""
-    if isinstance(schema, Mapping):
-        return {
-            key: {name: _without_titles(each) for name, each in value.items()}
-            if key == "properties"
-            else _without_titles(value)
-            for key, value in schema.items()
-            if not (key == "title" and isinstance(value, str))
-        }
-    return [_without_titles(each) for each in schema] if isinstance(schema, list) else schema
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a parameter: what is not sent is absent, and never `null`."""
-    if "anyOf" in schema:
-        options = [each for each in schema["anyOf"] if each != {"type": "null"}]
-        rest = {key: value for key, value in schema.items() if key != "anyOf" and (key, value) != ("default", None)}
-        return {**options[0], **rest} if len(options) == 1 else {"anyOf": options, **rest}
-    return schema
-
-
 def _plain(value: Any) -> Any:
     """Return what orjson does not know as it stands in JSON."""
     if isinstance(value, BaseModel):
@@ -293,5 +219,8 @@ def _problem(status: int) -> Any:
         fault = {"field": "text", "detail": "String should have at least 1 character"}
         example |= {"detail": "Some fields are not valid.", "errors": [fault]}
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
-    answer = {"description": PROBLEMS[status], "content": {"application/problem+json": content}}
+    answer = {
+        "description": PROBLEMS.get(status, HTTP_STATUS_CODES[status]),
+        "content": {"application/problem+json": content},
+    }
     return answer | ({"headers": HEADERS[status]} if status in HEADERS else {})

@@ -2,10 +2,11 @@
 
 import atexit
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import psycopg
 from flask import Flask, current_app, g
@@ -13,10 +14,11 @@ from gevent.monkey import is_module_patched
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
-from chassis import fast, pool
+from chassis import connections, fast, pool
 from chassis.config import Config
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 KEEPALIVE_SECONDS = 1
 """Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""
@@ -33,6 +35,15 @@ https://www.postgresql.org/docs/18/libpq-envars.html https://www.pgbouncer.org/c
 STALE_PLAN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
 """SQLSTATE 0A000, "cached plan must not change result type", and 26000, a prepared statement that the server does not
 know: the schema has changed since the statement was prepared, or a pooler has changed the server connection."""
+
+COLLISIONS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, *STALE_PLAN)
+"""PostgreSQL rolled a transaction back for the sake of another one, or of a new schema: it may succeed if repeated."""
+
+REPETITIONS = 3
+"""How often `transaction` repeats one that collides. More would keep a connection from others for what fails again."""
+
+REPETITION_SECONDS = 0.02
+"""The longest pause before the first repetition; it doubles. By chance, so that two that collided do not meet again."""
 
 
 class Cursor(psycopg.Cursor[Any]):
@@ -68,7 +79,7 @@ def register(app: Flask, settings: Config) -> None:
     )
 
 
-def connect(settings: Config, **options: Any) -> pool.Connection[Any]:
+def connect(settings: Config, **options: Any) -> connections.Connection[Any]:
     """Return a new connection, for the pool or for an admin command.
 
     Raises:
@@ -76,7 +87,7 @@ def connect(settings: Config, **options: Any) -> pool.Connection[Any]:
     """
     os.environ.update(START_UP)
     # Without gunicorn, as in tests, threads are threads and wait in psycopg's own way.
-    kind = fast.GreenConnection if is_module_patched("select") else pool.Connection
+    kind = fast.GreenConnection if is_module_patched("select") else connections.Connection
     conn = kind.connect(settings.database_url, **connect_options(settings), **options)
     try:
         with conn.limited_to(settings.database_timeout_seconds):
@@ -131,23 +142,23 @@ def connection() -> Iterator[Connection[Any]]:
         psycopg.OperationalError: No connection is available within `DATABASE_TIMEOUT_SECONDS`, or too many requests
             wait for one already.
     """
-    connections = _pool(current_app)
+    shared = _pool(current_app)
     started = time.perf_counter()
     try:
-        conn = connections.take()
+        conn = shared.take()
     finally:
         g.db_pool_wait_ms = g.get("db_pool_wait_ms", 0) + (time.perf_counter() - started) * 1_000
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:
-        connections.suspect_all()  # it was the primary and is no longer; its name leads to another one by now, or will
+        shared.suspect_all()  # it was the primary and is no longer; its name leads to another one by now, or will
         raise
     finally:
-        connections.give_back(conn)
+        shared.give_back(conn)
 
 
-def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -> T:
-    """Return `query(conn, *args)`, for what may be repeated.
+def read(query: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `query(conn, *args, **kwargs)`, for what may be repeated.
 
     It is called once more, on another connection, if the first one breaks meanwhile; but not if the server is silent,
     since that has taken its time.
@@ -157,19 +168,36 @@ def read(query: Callable[Concatenate[Connection[Any], ...], T], *args: object) -
     """
     with connection() as conn:
         try:
-            return query(conn, *args)
+            return query(conn, *args, **kwargs)
         except STALE_PLAN:
-            return query(conn, *args)  # it was inside a transaction block, which has ended
-        except pool.ServerSilentError:
+            return query(conn, *args, **kwargs)  # it was inside a transaction block, which has ended
+        except connections.ServerSilentError:
             raise
         except psycopg.OperationalError:
             if not conn.broken:
                 raise
     with connection() as conn:
-        return query(conn, *args)
+        return query(conn, *args, **kwargs)
 
 
-def find_unfit(conn: pool.Connection[Any], settings: Config) -> str | None:
+def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `work(conn, *args, **kwargs)`, run in one transaction, which is repeated if it collides with another one.
+
+    `work` must do nothing but ask the database: what else it did would be done again. At PostgreSQL's default isolation
+    only deadlocks are collisions; for `SERIALIZABLE` `work` begins with `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
+
+    Raises:
+        psycopg.OperationalError: As `connection` does, or it collided `REPETITIONS` times more.
+    """
+    for repetition in range(REPETITIONS):
+        try:
+            return _run(work, *args, **kwargs)
+        except COLLISIONS:
+            time.sleep(random.uniform(0, REPETITION_SECONDS * 2**repetition))  # noqa: S311 - chance, not cryptography
+    return _run(work, *args, **kwargs)
+
+
+def find_unfit(conn: connections.Connection[Any], settings: Config) -> str | None:
     """Return why the server cannot be relied upon, and what to do, or `None`. `admin check` and `migrate` ask."""
     [(encoding, interval_style, limit_ms, role)] = conn.execute(
         "SELECT getdatabaseencoding(), current_setting('IntervalStyle'),"
@@ -190,7 +218,12 @@ def find_unfit(conn: pool.Connection[Any], settings: Config) -> str | None:
     return None
 
 
-def _set_up(conn: pool.Connection[Any], settings: Config) -> None:
+def _run(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    with connection() as conn, conn.transaction():
+        return work(conn, *args, **kwargs)
+
+
+def _set_up(conn: connections.Connection[Any], settings: Config) -> None:
     """Set what a session needs, or find out that it is no session.
 
     A pooler lends the server's connections for a transaction each. What is set there stays for whoever comes next, and
@@ -208,7 +241,7 @@ def _set_up(conn: pool.Connection[Any], settings: Config) -> None:
         conn.prepare_threshold = None
 
 
-def _is_writable(conn: pool.Connection[Any]) -> bool:
+def _is_writable(conn: connections.Connection[Any]) -> bool:
     """Ask the server whether it answers, and is still the one that takes writes."""
     return conn.execute("SHOW transaction_read_only", prepare=False).fetchone() == ("off",)
 

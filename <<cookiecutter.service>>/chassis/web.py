@@ -14,6 +14,8 @@ gc.disable()  # until all is loaded: hardly any of it will be garbage, and the s
 
 import importlib  # noqa: E402
 import logging  # noqa: E402
+import os  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
@@ -23,7 +25,9 @@ from chassis.config import Config, ConfigError, load  # noqa: E402
 if TYPE_CHECKING:
     from flask import Flask
 
-EX_CONFIG = 78  # sysexits(3)
+EX_CONFIG, EX_UNAVAILABLE = 78, 69  # sysexits(3)
+
+MAX_PRIVILEGED_PORT = 1023
 
 
 def serve(create_app: str, kind: type[Config]) -> None:
@@ -41,6 +45,9 @@ def serve(create_app: str, kind: type[Config]) -> None:
         logging.critical("the configuration was refused", extra={"faults": error.faults})
         sys.exit(EX_CONFIG)
     logs.configure(settings)
+    if reason := _cannot_listen(settings.port):
+        logging.critical("cannot listen on port %d: %s; choose another one, as in PORT=%d", *reason)
+        sys.exit(EX_UNAVAILABLE)
     # After the configuration was checked: gunicorn reads WEB_CONCURRENCY by itself as soon as it is imported.
     from chassis import server  # noqa: PLC0415
 
@@ -50,3 +57,14 @@ def serve(create_app: str, kind: type[Config]) -> None:
         return app
 
     server.Service(settings, load_app).run()
+
+
+def _cannot_listen(port: int) -> tuple[int, str, int] | None:
+    """Return why the port cannot be used. gunicorn would try for five seconds, and say so in six lines."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("0.0.0.0", port))  # noqa: S104 - where the server is about to listen
+        except OSError as error:
+            return port, os.strerror(error.errno or 0), port + 1 if port > MAX_PRIVILEGED_PORT else 8000
+    return None

@@ -1,6 +1,9 @@
 """What an environment is made of: `deploy/<environment>.toml`, read and checked before anything is created from it."""
 
+import hashlib
+import json
 import tomllib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,15 @@ STAGES = {
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentLifecycleHook.html
 """
 
+UNFILLED = "000000000000"
+"""Account of an environment file that is not filled in yet."""
+
+PRIORITIES = 50_000
+"""https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateRule.html (`Priority`)"""
+
+MIGRATION_CONNECTIONS = 1
+"""Connections of `python -m service.admin migrate`."""
+
 RETENTION = {
     1: "ONE_DAY",
     7: "ONE_WEEK",
@@ -65,23 +77,41 @@ class Existing:
     zone: str | None = None
     """Id of a private hosted zone for `domain`."""
     database: dict[str, str] | None = None
-    """`host`, and `security_group`, which gets a rule that lets tasks in."""
+    """`host`, and `security_group`, which gets a rule that lets tasks in. `secret` is the ARN of a secret with
+    `username` and `password` of a user who may create roles and databases; without it, `PGUSER` and `PGPASSWORD` stand
+    under `[secrets]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
     """What the services of an environment share."""
 
+    keep: bool
+    """Whether the stack and its data are protected against deletion; if not, deleting the stack leaves nothing."""
     availability_zones: list[str]
     """Three zones of the region."""
     cidr: str
     """Addresses of the VPC."""
+    nat_gateways: int
+    """1 to 3. With fewer than three, an outage of a zone may cut the tasks of others off from outside."""
+    public: bool
+    """Whether the balancer is on the internet; if not, it is reachable inside the VPC only."""
+    public_zone: dict[str, str]
+    """`id` and `name` of a public hosted zone that contains `domain`: the certificate is issued by DNS in it, and a
+    public service has its name there. `{}` if `certificate_arn` is set."""
     certificate_arn: str
-    """The balancer's certificate, for `*.<domain>`."""
+    """The balancer's certificate, for `*.<domain>`; `""` if it is issued by DNS."""
+    alarm_email: str
+    """Who gets the alarms; `""` for nobody, and then something else has to subscribe to the topic."""
+    night: str
+    """Hours in UTC in which tasks and the database are stopped, such as `"19-5"`; also on Saturday and Sunday. `""` for
+    never."""
     idle_timeout_seconds: int
     """Seconds after which the balancer closes an idle connection."""
     database_instance: str
     """Instance class of the database, without `db.`."""
+    database_multi_az: bool
+    """Whether the database has a standby in another zone, which takes over by itself."""
     database_storage_gib: int
     """GiB at first; storage grows automatically up to four times as much."""
     database_max_connections: int
@@ -91,19 +121,22 @@ class Platform:
     instance_type: str
     """EC2 capacity only: type of the machines."""
     instances: int
-    """EC2 capacity only: number of machines, enough for blue and green at the same time."""
+    """EC2 capacity only: number of machines, enough for blue and green at the same time; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
     """This service in an environment."""
 
+    architecture: str
+    """`ARM64`, or `X86_64`: of tasks, and so of images."""
     capacity: str
-    """`FARGATE`, or `EC2`: bridge mode with dynamic host ports."""
+    """`FARGATE`; `FARGATE_SPOT`, which AWS may take away with two minutes' notice; or `EC2`: bridge mode with dynamic
+    host ports."""
     controller: str
     """`CODE_DEPLOY`, or `ECS`: ECS's own blue/green deployments."""
     canary: bool
-    """Whether a tenth of the traffic is moved first, for five minutes; otherwise all at once."""
+    """Whether a tenth of the traffic is moved first, for fifteen minutes; otherwise all at once."""
     blue_minutes: int
     """Minutes for which blue is kept after green has all traffic."""
     tasks_min: int
@@ -118,16 +151,16 @@ class Service:
     """Seconds between SIGTERM and SIGKILL."""
     deregistration_seconds: int
     """Seconds for which the balancer waits for requests in flight at a task that it deregisters."""
-    listener_priority: int
-    """Priority among the rules of all services at the listeners, 1 to 50000. Each service needs its own."""
     latency_bound_ms: int
     """Milliseconds. A slower green gets no traffic, and a slower service raises an alarm."""
     log_retention_days: int
     """Days; one of `RETENTION`."""
-    secret_arn: str
-    """A secret in Secrets Manager, a JSON object."""
-    secret_keys: list[str]
-    """Its keys; each becomes the environment variable of that name."""
+    listener_priority: int | None = None
+    """Priority among the rules of all services at the listeners, 1 to 50000. By default it follows from the service's
+    name, so that services on one platform differ; set it if two happen to be equal."""
+    token_credentials: str = ""
+    """Where `JWKS_URL` is set: ARN of a secret with `token_url`, `client_id` and `client_secret`, with which the hooks
+    get a token by OAuth 2's client credentials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +173,8 @@ class Environment:
     """`project.name` in `pyproject.toml`."""
     domain: str
     """The zone with the names of the service and of PostgreSQL."""
+    repository: str
+    """The repository on GitHub, `OWNER/NAME`, whose workflows may build and release; `""` for none."""
     account: str
     """The AWS account, 12 digits."""
     images_account: str
@@ -151,6 +186,9 @@ class Environment:
     service: Service
     variables: dict[str, str]
     """The service's own configuration, by environment variable."""
+    secrets: dict[str, str]
+    """Configuration that is secret, by environment variable: the ARN of a secret in Secrets Manager, and for one key of
+    a JSON object `:key` after it. The database's user and password are among them without being named here."""
 
     @property
     def images_name(self) -> str:
@@ -185,7 +223,50 @@ class Environment:
     @property
     def is_fargate(self) -> bool:
         """Return whether tasks run on Fargate: each with a network interface of its own, without our machines."""
-        return self.service.capacity == "FARGATE"
+        return self.service.capacity != "EC2"
+
+    @property
+    def secret_prefix(self) -> str:
+        """Return the prefix of the names of this service's secrets, all of which its tasks may read."""
+        return f"{self.name}/{self.service_name}/"
+
+    @property
+    def night(self) -> tuple[int, int] | None:
+        """Return the hours in UTC at which everything is stopped and started; `None` for never."""
+        if not self.platform.night:
+            return None
+        stop, start = map(int, self.platform.night.split("-"))
+        return stop, start
+
+    @property
+    def owns_credentials(self) -> bool:
+        """Return whether the service's stack makes the database's user and password."""
+        return "PGPASSWORD" not in self.secrets
+
+    @property
+    def listener_priority(self) -> int:
+        """Return the priority of the service's rules at the listeners."""
+        by_name = 1 + zlib.crc32(self.service_name.encode()) % PRIORITIES
+        return by_name if self.service.listener_priority is None else self.service.listener_priority
+
+    @property
+    def peak_connections(self) -> int:
+        """Return the number of database connections that a release needs: blue, green and the migration."""
+        per_task = int(self.variables["WEB_CONCURRENCY"]) * int(self.variables["DATABASE_POOL_SIZE"])
+        return 2 * self.service.tasks_max * per_task + MIGRATION_CONNECTIONS
+
+    @property
+    def database_url(self) -> str:
+        """Return the URL of the service's database. User and password are `PGUSER` and `PGPASSWORD`, as libpq has it.
+
+        `channel_binding=require` has the server prove that it knows the password, so that no other can stand in for it.
+        """
+        return f"postgresql://postgres.{self.domain}/{self.service_name}?sslmode=require&channel_binding=require"
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a digest of the environment file. `release` compares it with the one that the stack was made from."""
+        return fingerprint(read(self.name))
 
     def function_name(self, event: str) -> str:
         """Return the name of the Lambda function that is the hook of a lifecycle event."""
@@ -198,9 +279,25 @@ def service_name() -> str:
     return project["name"]
 
 
+def environments() -> list[str]:
+    """Return the names of all environments."""
+    return sorted(path.stem for path in ROOT.glob("deploy/*.toml"))
+
+
 def accounts() -> list[str]:
-    """Return the accounts of all environments."""
-    return sorted({tomllib.loads(path.read_text(encoding="utf-8"))["account"] for path in ROOT.glob("deploy/*.toml")})
+    """Return the accounts of all environments whose file is filled in."""
+    return sorted({read(name)["account"] for name in environments()} - {UNFILLED})
+
+
+def platforms() -> str:
+    """Return the platforms of the images, as `docker build` names them: the architectures of all environments."""
+    names = {"ARM64": "linux/arm64", "X86_64": "linux/amd64"}
+    return ",".join(sorted({names[read(name)["service"]["architecture"]] for name in environments()}))
+
+
+def fingerprint(tables: dict[str, Any]) -> str:
+    """Return a digest of the tables of an environment file. Comments and order do not count."""
+    return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(name: str) -> dict[str, Any]:
@@ -213,7 +310,7 @@ def read(name: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = ", ".join(sorted(each.stem for each in path.parent.glob("*.toml")))
+        known = ", ".join(environments())
         raise ConfigError(f"there is no environment {name!r}: deploy/ has {known}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"deploy/{name}.toml: {error}") from None

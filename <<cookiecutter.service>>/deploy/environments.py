@@ -1,9 +1,12 @@
 """Environments, made of their files and checked."""
 
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin
 
 from deploy import config, rules
 from deploy.config import ConfigError, Environment, Existing, Platform, Service
+
+TABLES = {"existing": Existing, "platform": Platform, "service": Service}
 
 
 def load(name: str) -> Environment:
@@ -23,29 +26,60 @@ def parse(name: str, tables: dict[str, Any]) -> Environment:
     """
     top = dict(tables)
     try:
-        environment = Environment(
-            name=name,
-            service_name=config.service_name(),
-            existing=_build(Existing, "existing", top.pop("existing", {})),
-            platform=_build(Platform, "platform", top.pop("platform", {})),
-            service=_build(Service, "service", top.pop("service", {})),
-            variables={key: str(value) for key, value in top.pop("variables", {}).items()},
-            **top,
+        made: dict[str, Any] = {
+            table: _build(kind, f"[{table}] ", top.pop(table, {})) for table, kind in TABLES.items()
+        }
+        made["variables"] = {key: str(value) for key, value in _table("variables", top).items()}
+        made["secrets"] = dict(_table("secrets", top))
+        environment: Environment = _build(
+            Environment, "", {"name": name, "service_name": config.service_name(), **made, **top}
         )
     except TypeError as error:
-        raise ConfigError(f"deploy/{name}.toml: {str(error).partition('() ')[2]}") from None
+        raise ConfigError(f"deploy/{name}.toml: {error}") from None
     for fault in rules.faults(environment):
         raise ConfigError(f"deploy/{name}.toml: {fault}")
     return environment
 
 
-def _build(kind: type[Any], table: str, values: dict[str, Any]) -> Any:
+def _table(name: str, top: dict[str, Any]) -> dict[str, Any]:
+    table = top.pop(name, {})
+    if not isinstance(table, dict) or any(isinstance(value, (dict, list)) for value in table.values()):
+        raise TypeError(f"[{name}] must be a table of texts and numbers")
+    return table
+
+
+def _build(kind: type[Any], where: str, values: Any) -> Any:
+    """Return an instance of a class of `deploy/config.py`.
+
+    Raises:
+        TypeError: A value is missing, unknown or of another type.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"{where}must be a table")
     try:
         instance = kind(**values)
     except TypeError as error:
-        raise TypeError(f"{kind.__name__}() [{table}] {str(error).partition('() ')[2]}") from None
+        raise TypeError(f"{where}{str(error).partition('() ')[2]}") from None
     for field, value in values.items():
-        expected = kind.__annotations__[field]
-        if expected in (int, str, bool) and type(value) is not expected:
-            raise TypeError(f"{kind.__name__}() [{table}] {field} must be of type {expected.__name__}")
+        _check_type(f"{where}{field}", value, kind.__annotations__[field])
     return instance
+
+
+KINDS: dict[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def _check_type(what: str, value: Any, expected: Any) -> None:
+    if isinstance(expected, UnionType):  # `X | None`
+        expected = expected.__args__[0]
+    base: Any = get_origin(expected) or expected
+    if type(value) is not base:
+        raise TypeError(f"{what} must be {KINDS[base]}")
+    inner = list(value.values()) if base is dict else value if base is list else []
+    if inner and expected.__args__[-1] is str and any(not isinstance(each, str) for each in inner):
+        raise TypeError(f"{what} must contain texts only")

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
 
 import boto3
 from botocore.config import Config
@@ -71,7 +73,12 @@ def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -
 
     def run() -> None:
         try:
-            outcome["seen"] = check(_task_definition(event))
+            task = _task_definition(event)
+            if _expected(task)[1] is None and "DeploymentId" not in event:
+                outcome["seen"] = "the stack's own revision, which is no release: the service is being created"
+            else:
+                _authorize()
+                outcome["seen"] = check(task)
             outcome["status"] = "Succeeded"
         except Exception as error:  # noqa: BLE001 - any error must be reported to the deployment
             outcome["reason"] = f"{type(error).__name__}: {error}"
@@ -125,11 +132,38 @@ def _is_spread(task: Task) -> dict[str, Any]:
         green = [each for each in tasks if each["taskDefinitionArn"] == task["taskDefinitionArn"]]
         running = [each for each in green if each["lastStatus"] == "RUNNING"]
         zones = sorted({each.get("availabilityZone", "") for each in running})
-        if running and len(running) == len(green) and (len(running) == 1 or len(zones) > 1):
+        wanted = _desired_count(task)
+        if len(running) >= wanted and (wanted == 1 or len(zones) > 1):
             return {"tasks": len(running), "zones": zones}
         if time.monotonic() > deadline:
-            raise checks.CheckError(f"{len(running)} of {len(green)} tasks run, in the zones {', '.join(zones)}")
+            raise checks.CheckError(f"{len(running)} of {wanted} tasks run, in the zones {', '.join(zones)}")
         time.sleep(2)
+
+
+def _desired_count(task: Task) -> int:
+    """Return how many tasks green is to have. CodeDeploy keeps them in a task set, ECS itself in the service."""
+    services = _client("ecs").describe_services(cluster=os.environ["CLUSTER"], services=[os.environ["SERVICE"]])
+    [service] = services["services"]
+    sets = [each for each in service.get("taskSets", []) if each["taskDefinition"] == task["taskDefinitionArn"]]
+    return max(int(sets[0]["computedDesiredCount"] if sets else service["desiredCount"]), 1)
+
+
+def _authorize() -> None:
+    """Get a token by OAuth 2's client credentials, where the service wants one."""
+    if not (arn := os.environ.get("TOKEN_CREDENTIALS")):
+        return
+    secret = json.loads(_client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
+    body = urlencode(
+        {
+            "grant_type": "client_credentials",
+            "client_id": secret["client_id"],
+            "client_secret": secret["client_secret"],
+            **({"audience": secret["audience"]} if "audience" in secret else {}),
+        }
+    )
+    request = Request(secret["token_url"], body.encode(), {"Accept": "application/json"})  # noqa: S310 - our own secret
+    with urlopen(request, timeout=checks.REQUEST_SECONDS) as answer:  # noqa: S310 - so
+        checks.credentials["Authorization"] = f"Bearer {json.load(answer)['access_token']}"
 
 
 def _expected(task: Task) -> tuple[str, str | None]:

@@ -1,21 +1,42 @@
 """What an environment may not say: values that AWS refuses, or that cannot work together."""
 
 import ast
+import ipaddress
 import re
+from collections.abc import Iterator
 
-from deploy.config import EVENTS, RETENTION, ROOT, ConfigError, Environment
+from deploy.config import EVENTS, MIGRATION_CONNECTIONS, PRIORITIES, RETENTION, ROOT, ConfigError, Environment
+from deploy.machines import MachineError, fits
 
 FARGATE_STOP_SECONDS = 120
 """https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html (`stopTimeout`)"""
+
+FARGATE_MEMORY_MIB = {
+    256: [512, 1024, 2048],
+    512: list(range(1024, 4096 + 1, 1024)),
+    1024: list(range(2048, 8192 + 1, 1024)),
+    2048: list(range(4096, 16_384 + 1, 1024)),
+    4096: list(range(8192, 30_720 + 1, 1024)),
+    8192: list(range(16_384, 61_440 + 1, 4096)),
+    16_384: list(range(32_768, 122_880 + 1, 8192)),
+}
+"""Sizes of memory by CPU units. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"""
+
+MOST_BLUE_MINUTES = {"CODE_DEPLOY": 2_880, "ECS": 1_440}
+"""Longest time that blue is kept, by controller.
+
+https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_BlueInstanceTerminationOption.html
+https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html (`bakeTimeInMinutes`)
+"""
+
+MOST_DEREGISTRATION_SECONDS = 3_600
+"""https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html"""
 
 RESERVED_CONNECTIONS = 15
 """Connections of a PostgreSQL server that are not for services: RDS's own, the superuser's, a person with `psql`.
 
 https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html
 """
-
-MIGRATION_CONNECTIONS = 1
-"""Connections of `python -m service.admin migrate`."""
 
 RELATED = ("DRAIN_SECONDS", "SHUTDOWN_SECONDS", "WEB_CONCURRENCY", "DATABASE_POOL_SIZE")
 """Variables that the infrastructure depends on, so that an environment has to set them."""
@@ -24,105 +45,267 @@ TRACING_PREFIX = "OTEL_"
 """Prefix of the variables that OpenTelemetry's SDK reads, and the service does not."""
 
 OURS = ("DATABASE_URL", "PORT", "FORWARDED_ALLOW_IPS", "URL_PREFIX", "RELEASE")
-"""Variables that the environment file may not set: a secret, and what follows from the infrastructure."""
+"""Variables that the environment file may not set, since they follow from the infrastructure."""
+
+CREDENTIALS = ("PGUSER", "PGPASSWORD")
+"""Variables of libpq: the database's user and password."""
+
+TAKEN = ("platform", "postgres")
+"""Names that a service cannot have: of the platform's stack, and of the database in the zone."""
+
+ZONES = 3
 
 
-def faults(environment: Environment) -> list[str]:
-    """Return what cannot work, the simplest first, since the later ones may follow from it."""
-    checks = (_names, _values, _variables, _times, _connections)
-    return [fault for check in checks for fault in check(environment) if fault]
+def faults(environment: Environment) -> Iterator[str]:
+    """Yield what cannot work, the simplest first, since the later ones may follow from it."""
+    for check in (_names, _platform, _service, _secrets, _variables, _times, _machines, _connections):
+        yield from (fault for fault in check(environment) if fault)
 
 
-def _names(environment: Environment) -> list[str]:
-    found = []
-    if not re.fullmatch(r"[a-z][a-z0-9]{1,15}", environment.name):
-        found.append("an environment's name is 2 to 16 lower-case letters and digits, since names of AWS contain it")
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,22}[a-z0-9]", environment.service_name):
-        found.append(f"the service's name {environment.service_name!r} is not 2 to 24 letters, digits and hyphens")
+def _found(*checks: tuple[bool, str]) -> list[str]:
+    """Return the texts of the faults that are there."""
+    return [text for is_fault, text in checks if is_fault]
+
+
+def _names(environment: Environment) -> Iterator[str]:
+    name = environment.service_name
     longest = max((environment.function_name(event) for event in EVENTS), key=len)
-    # https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
-    # https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_CreateApplication.html
-    for what, name, most in (("a function", longest, 64), ("an application", environment.stack_name, 100)):
-        if len(name) > most:
-            found.append(f"{name!r} is {len(name)} characters long, and the name of {what} may have {most}")
-    return found + [
-        f"account {account!r} is not the number of an AWS account, 12 digits: fill it in"
-        for account in (environment.account, environment.images_account)
-        if not re.fullmatch(r"(?!0{12})\d{12}", account)
-    ]
+    yield from _found(
+        (
+            not re.fullmatch(r"[a-z][a-z0-9]{1,15}", environment.name),
+            "an environment's name is 2 to 16 lower-case letters and digits, since names of AWS contain it",
+        ),
+        (
+            not re.fullmatch(r"[a-z][a-z0-9-]{0,22}[a-z0-9]", name),
+            f"the service's name {name!r} is not 2 to 24 letters, digits and hyphens",
+        ),
+        (name in TAKEN, f"the service cannot be called {name!r}: the platform has a stack or a host of that name"),
+        # https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
+        (len(longest) > 64, f"{longest!r} is longer than the name of a function, 64 characters"),  # noqa: PLR2004
+        *(
+            (
+                not re.fullmatch(r"(?!0{12})\d{12}", account),
+                f"account {account!r} is not the number of an AWS account, 12 digits: fill it in",
+            )
+            for account in (environment.account, environment.images_account)
+        ),
+        (
+            not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", environment.region),
+            f"region {environment.region!r} is not a region of AWS",
+        ),
+        (
+            not re.fullmatch(r"([a-z0-9-]{1,63}\.)+[a-z0-9-]{2,63}", environment.domain),
+            f"domain {environment.domain!r} is not a name of DNS",
+        ),
+        (
+            not re.fullmatch(r"([\w.-]+/[\w.-]+)?", environment.repository),
+            f"repository {environment.repository!r} is not OWNER/NAME",
+        ),
+    )
 
 
-def _values(environment: Environment) -> list[str]:
-    service, platform = environment.service, environment.platform
-    here = f":{environment.region}:{environment.account}:"
-    return [
-        "" if service.capacity in {"FARGATE", "EC2"} else "[service] capacity must be FARGATE or EC2",
-        "" if service.controller in {"CODE_DEPLOY", "ECS"} else "[service] controller must be CODE_DEPLOY or ECS",
-        "" if len(platform.availability_zones) == 3 else "[platform] availability_zones must be three",  # noqa: PLR2004 - said beside it
-        "" if 1 <= service.tasks_min <= service.tasks_max else "[service] tasks_min must be 1 to tasks_max",
-        "" if here in service.secret_arn else f"[service] secret_arn is not an ARN in {here.strip(':')}: fill it in",
-        "" if service.log_retention_days in RETENTION else f"[service] log_retention_days must be of {list(RETENTION)}",
-        "" if "DATABASE_URL" in service.secret_keys else "[service] secret_keys must contain DATABASE_URL",
-        ""
-        if here in platform.certificate_arn
-        else f"[platform] certificate_arn is not in {here.strip(':')}: fill it in",
-    ]
+def _platform(environment: Environment) -> Iterator[str]:
+    platform, zones = environment.platform, environment.platform.availability_zones
+    yield from _found(
+        (len(set(zones)) != ZONES, "[platform] availability_zones must be three"),
+        *(
+            (
+                not re.fullmatch(re.escape(environment.region) + "[a-z]", zone),
+                f"[platform] availability_zones: {zone!r} is not a zone of {environment.region}",
+            )
+            for zone in zones
+        ),
+        (not 1 <= platform.nat_gateways <= ZONES, "[platform] nat_gateways must be 1 to 3"),
+        (
+            bool(platform.alarm_email) and not re.fullmatch(r"[^@\s]+@[^@\s]+", platform.alarm_email),
+            "[platform] alarm_email is not an address",
+        ),
+        (
+            bool(platform.night) and not re.fullmatch(r"(1?\d|2[0-3])-(1?\d|2[0-3])", platform.night),
+            '[platform] night must be two hours, such as "19-5"',
+        ),
+        (
+            bool(platform.night) and platform.keep,
+            "[platform] night cannot be combined with keep: what must be there is not stopped",
+        ),
+        # RDS's own bounds; CDK's checks want backups.
+        (not 1 <= platform.database_backup_days <= 35, "[platform] database_backup_days must be 1 to 35"),  # noqa: PLR2004
+        (platform.database_storage_gib < 20, "[platform] database_storage_gib must be at least 20"),  # noqa: PLR2004
+    )
+    yield from _networks("[platform] cidr", environment.cidr)
+    yield from _front(environment)
 
 
-def _variables(environment: Environment) -> list[str]:
+def _front(environment: Environment) -> Iterator[str]:
+    """Check the balancer and its certificate."""
+    platform, here = environment.platform, f"{environment.region}:{environment.account}"
+    public_zone = platform.public_zone
+    yield from _found(
+        (
+            bool(platform.certificate_arn) == bool(public_zone),
+            "[platform] must have either certificate_arn or public_zone: fill one of them in",
+        ),
+        (
+            bool(platform.certificate_arn)
+            and not re.fullmatch(rf"arn:aws[a-z-]*:acm:{here}:certificate/\S+", platform.certificate_arn),
+            f"[platform] certificate_arn is not in {here}: fill it in",
+        ),
+        (bool(public_zone) and set(public_zone) != {"id", "name"}, "[platform] public_zone must have id and name"),
+        (
+            bool(public_zone) and not environment.domain.endswith(f".{public_zone.get('name')}"),
+            "[platform] public_zone must contain domain, which is a subdomain of it",
+        ),
+        (platform.public and not public_zone, "[platform] public needs public_zone"),
+        (
+            platform.public and bool(environment.existing.vpc or environment.existing.balancer),
+            "[platform] public cannot be combined with an existing VPC or balancer",
+        ),
+    )
+
+
+def _networks(what: str, value: str) -> Iterator[str]:
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError:
+        yield f"{what} {value!r} is not a network, such as 10.0.0.0/16"
+    else:
+        if not 16 <= network.prefixlen <= 24:  # noqa: PLR2004 - six subnets of a VPC of at most /16
+            yield f"{what} must be a network of /16 to /24"
+
+
+def _service(environment: Environment) -> Iterator[str]:
+    service = environment.service
+    most_minutes = MOST_BLUE_MINUTES.get(service.controller, 0)
+    yield from _found(
+        (service.architecture not in {"ARM64", "X86_64"}, "[service] architecture must be ARM64 or X86_64"),
+        (
+            service.capacity not in {"FARGATE", "FARGATE_SPOT", "EC2"},
+            "[service] capacity must be FARGATE, FARGATE_SPOT or EC2",
+        ),
+        (service.controller not in MOST_BLUE_MINUTES, "[service] controller must be CODE_DEPLOY or ECS"),
+        (not 0 <= service.blue_minutes <= most_minutes, f"[service] blue_minutes must be 0 to {most_minutes}"),
+        (not 1 <= service.tasks_min <= service.tasks_max, "[service] tasks_min must be 1 to tasks_max"),
+        (service.log_retention_days not in RETENTION, f"[service] log_retention_days must be of {list(RETENTION)}"),
+        (
+            not 1 <= environment.listener_priority <= PRIORITIES,
+            f"[service] listener_priority must be 1 to {PRIORITIES}",
+        ),
+        (service.latency_bound_ms < 1, "[service] latency_bound_ms must be at least 1"),
+    )
+    yield from _size(environment)
+
+
+def _size(environment: Environment) -> Iterator[str]:
+    cpu, memory = environment.service.cpu_units, environment.service.memory_mib
+    sizes = FARGATE_MEMORY_MIB.get(cpu, [])
+    if environment.is_fargate and memory not in sizes:
+        rule = f"memory_mib of {sizes}" if sizes else f"cpu_units of {list(FARGATE_MEMORY_MIB)}"
+        yield f"[service] Fargate has no tasks of {cpu} CPU units and {memory} MiB: it needs {rule}"
+    if not environment.is_fargate and min(cpu, memory) < 128:  # noqa: PLR2004 - ECS's least
+        yield "[service] cpu_units and memory_mib must be at least 128"
+
+
+def _secrets(environment: Environment) -> Iterator[str]:
+    references = {f"[secrets] {name}": value for name, value in environment.secrets.items()}
+    if environment.service.token_credentials:
+        references["[service] token_credentials"] = environment.service.token_credentials
+    arn = rf"arn:aws[a-z-]*:secretsmanager:{environment.region}:{environment.account}:secret:\S+-[A-Za-z0-9]{{6}}"
+    for name, value in references.items():
+        if not re.fullmatch(rf"{arn}(:[\w.-]+)?", value):
+            yield (
+                f"{name} is not the ARN of a secret in {environment.region}:{environment.account}, with the six"
+                " characters at its end, and :key where it is a JSON object"
+            )
+    if ("PGUSER" in environment.secrets) != ("PGPASSWORD" in environment.secrets):
+        yield "[secrets] must have both PGUSER and PGPASSWORD, or neither"
+    database = environment.existing.database
+    if environment.owns_credentials and database and "secret" not in database:
+        yield "[existing] database needs secret, or [secrets] needs PGUSER and PGPASSWORD"
+    if environment.variables.get("JWKS_URL") and not environment.service.token_credentials:
+        yield "[service] token_credentials is needed where JWKS_URL is set: the hooks need a token"
+
+
+def _variables(environment: Environment) -> Iterator[str]:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     known = set(re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE)) - set(OURS)
-    return [
-        *(f"[variables] lacks {name}" for name in RELATED if name not in environment.variables),
-        *(
-            f"[variables] {name} is not a variable that is set here"
-            for name in environment.variables
-            if name not in known and not name.startswith(TRACING_PREFIX)
-        ),
-        *(f"[variables] {name} must be a whole number" for name in RELATED if not _is_number(environment, name)),
-    ]
+    yield from (f"[variables] lacks {name}" for name in RELATED if name not in environment.variables)
+    for table, names in (("variables", environment.variables), ("secrets", environment.secrets)):
+        allowed = known | set(CREDENTIALS) if table == "secrets" else known
+        for name in names:
+            if name not in allowed and not name.startswith(TRACING_PREFIX):
+                yield f"[{table}] {name} is not a variable that is set here"
+    yield from (
+        f"[secrets] {name} is also in [variables]" for name in environment.secrets if name in environment.variables
+    )
+    for name in RELATED:
+        if not re.fullmatch("[0-9]{1,6}", environment.variables.get(name, "0")):
+            yield f"[variables] {name} must be a whole number"
 
 
-def _is_number(environment: Environment, name: str) -> bool:
-    return environment.variables.get(name, "0").isascii() and environment.variables.get(name, "0").isdigit()
+def _numbers(environment: Environment) -> dict[str, int] | None:
+    """Return the variables of `RELATED` as numbers; `None` if one is missing or malformed."""
+    found = {name: environment.variables.get(name, "") for name in RELATED}
+    if any(not re.fullmatch("[0-9]{1,6}", value) for value in found.values()):
+        return None
+    return {name: int(value) for name, value in found.items()}
 
 
-def _times(environment: Environment) -> list[str]:
-    if any(not environment.variables.get(name, "").isdigit() for name in RELATED):
-        return []
+def _times(environment: Environment) -> Iterator[str]:
+    numbers = _numbers(environment)
+    if not numbers:
+        return
     service, idle_seconds, keepalive_seconds = (
         environment.service,
         environment.platform.idle_timeout_seconds,
         _keepalive_seconds(),
     )
-    stopping_seconds = int(environment.variables["DRAIN_SECONDS"]) + int(environment.variables["SHUTDOWN_SECONDS"])
-    found = []
-    if keepalive_seconds <= idle_seconds:
-        found.append(
+    stopping_seconds = numbers["DRAIN_SECONDS"] + numbers["SHUTDOWN_SECONDS"]
+    if not 1 <= idle_seconds < keepalive_seconds:
+        yield (
             f"[platform] idle_timeout_seconds {idle_seconds} must be below the keep-alive,"
             f" {keepalive_seconds} s in chassis/server.py, or the balancer sends requests into connections that close"
         )
     if service.stop_timeout_seconds <= stopping_seconds:
-        found.append(
+        yield (
             f"[service] stop_timeout_seconds {service.stop_timeout_seconds} must be above DRAIN_SECONDS +"
             f" SHUTDOWN_SECONDS, {stopping_seconds} s, or requests are cut off"
         )
     if environment.is_fargate and service.stop_timeout_seconds > FARGATE_STOP_SECONDS:
-        found.append(f"[service] stop_timeout_seconds must be at most {FARGATE_STOP_SECONDS}, Fargate's limit")
-    return found
+        yield f"[service] stop_timeout_seconds must be at most {FARGATE_STOP_SECONDS}, Fargate's limit"
+    if not numbers["SHUTDOWN_SECONDS"] < service.deregistration_seconds <= MOST_DEREGISTRATION_SECONDS:
+        yield (
+            f"[service] deregistration_seconds {service.deregistration_seconds} must be above SHUTDOWN_SECONDS,"
+            f" {numbers['SHUTDOWN_SECONDS']} s, or requests are cut off, and at most {MOST_DEREGISTRATION_SECONDS}"
+        )
 
 
-def _connections(environment: Environment) -> list[str]:
-    if any(not environment.variables.get(name, "").isdigit() for name in RELATED):
-        return []
-    of_a_task = int(environment.variables["WEB_CONCURRENCY"]) * int(environment.variables["DATABASE_POOL_SIZE"])
-    peak = 2 * environment.service.tasks_max * of_a_task + MIGRATION_CONNECTIONS
+def _machines(environment: Environment) -> Iterator[str]:
+    platform, service = environment.platform, environment.service
+    if platform.instances < 0:
+        yield "[platform] instances must not be negative"
+    if environment.is_fargate or environment.existing.cluster:
+        return
+    try:
+        room = platform.instances * fits(platform.instance_type, service)
+    except MachineError as error:
+        yield f"[platform] {error}"
+        return
+    if room < 2 * service.tasks_max:
+        yield (
+            f"[platform] {platform.instances} machines of {platform.instance_type} have room for {room} tasks, and a"
+            f" release needs {2 * service.tasks_max}: blue and green of tasks_max each"
+        )
+
+
+def _connections(environment: Environment) -> Iterator[str]:
+    if not _numbers(environment):
+        return
+    peak = environment.peak_connections
     free = environment.platform.database_max_connections - RESERVED_CONNECTIONS
-    if peak <= free:
-        return []
-    formula = f"2 * tasks_max * WEB_CONCURRENCY * DATABASE_POOL_SIZE + {MIGRATION_CONNECTIONS}"
-    supply = f"database_max_connections - {RESERVED_CONNECTIONS}"
-    return [f"a release needs {peak} database connections ({formula}), and the server has {free} ({supply})"]
+    if peak > free:
+        formula = f"2 * tasks_max * WEB_CONCURRENCY * DATABASE_POOL_SIZE + {MIGRATION_CONNECTIONS}"
+        supply = f"database_max_connections - {RESERVED_CONNECTIONS}"
+        yield f"a release needs {peak} database connections ({formula}), and the server has {free} ({supply})"
 
 
 def _keepalive_seconds() -> int:

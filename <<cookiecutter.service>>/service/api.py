@@ -8,6 +8,7 @@ from pydantic import Field
 
 from chassis import db
 from chassis.api import Blueprint, Created, Model, Page, PageQuery, created, page
+from chassis.fields import Text
 from service import notes as domain
 from service.notes import Note
 
@@ -15,7 +16,7 @@ from service.notes import Note
 class NewNote(Model):
     """What a client says of a note."""
 
-    text: Annotated[str, Field(min_length=1, max_length=domain.MAX_TEXT_CHARS, pattern=r"^[^\x00]*$")]
+    text: Annotated[Text, Field(min_length=1, max_length=domain.MAX_TEXT_CHARS)]
 
 
 class NotesQuery(PageQuery):

@@ -1,62 +1,74 @@
-"""The figures as a table and a plot."""
+"""The figures as tables."""
 
-import math
-import os
-import platform
 import re
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
+from tests.bench import fleet, plots
 from tests.bench.figures import Figures, Turn
 from tests.bench.stacks import HERE, LIMIT, QUIET, SERVICE
 
 TITLES = {"read": "read one by key", "create": "create one", "list": "list twenty", "404": "404", "livez": "`/livez`"}
-COLOURS = ["#0b6e4f", "#9e9e9e", "#c8553d", "#e9a23b", "#5b7db1"]
 MARKS = re.compile(r"(?<=<!-- make bench -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def write(figures: Figures, folder: Path) -> None:
-    """Write `figures.md` and `figures.svg` into `folder`; if that is the bench's own, the README's table too."""
+    """Write the tables and the plots into `folder`; if that is the bench's own, the README's table too."""
+    parts = [requests, _image, _others, _growth, _fairness, _curves, fleet.table]
+    tables = "\n".join(part(figures) for part in parts)
     (folder / "figures.md").write_text(
-        f"# Figures\n\n`make bench`, {_machine()}.\n\n{requests(figures)}\n{_others(figures)}\n{_growth(figures)}",
-        encoding="utf-8",
+        f"# Figures\n\n`make bench`, {figures.machine}.\n\n{tables}", encoding="utf-8"
     )
-    _plot(figures).savefig(folder / "figures.svg", metadata={"Date": None})
+    plots.write(figures, folder)
     if folder == HERE:
         readme = HERE.parent.parent / "README.md"
         text = readme.read_text(encoding="utf-8")
-        table = f"{_headline(figures)}\n`make bench`, {_machine()}.\n"
+        table = f"{_headline(figures)}\n`make bench`, {figures.machine}.\n{_image_line(figures)}"
         readme.write_text(MARKS.sub(lambda _: table, text), encoding="utf-8")
 
 
 def requests(figures: Figures) -> str:
-    """A table of what requests cost, by kind and stack."""
+    """Return a table of what requests cost, by kind and stack."""
+    return "## Requests, over 16 connections, with 2 processes\n\n" + _costs(figures.by_kind)
+
+
+def ratio(found: dict[str, list[Turn]], name: str, key: str = "cpu_us") -> float:
+    """Return what a stack needs, over what the limit needs in the same round: the median."""
+    turns = zip(found[name], found[LIMIT.name], strict=True)
+    return median(getattr(one, key) / getattr(limit, key) for one, limit in turns)
+
+
+def of(turns: Sequence[Turn], key: str) -> float:
+    """Return the median of one figure over several turns."""
+    values: list[float] = [getattr(turn, key) for turn in turns]
+    return median(values)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _costs(by_kind: dict[str, dict[str, list[Turn]]]) -> str:
     rows = [
         [
             TITLES[kind],
             name,
-            f"{_of(turns, 'cpu_us'):.0f} µs",
+            f"{of(turns, 'cpu_us'):.0f} µs",
             f"{ratio(found, name):.2f}",
-            f"{_of(turns, 'rate'):,.0f}",
-            f"{_of(turns, 'p50_ms'):.1f} ms",
-            f"{_of(turns, 'p99_ms'):.1f} ms",
+            f"{of(turns, 'database_us'):.0f} µs",
+            f"{of(turns, 'cpu_us') + of(turns, 'database_us'):.0f} µs",
+            f"{of(turns, 'rate'):,.0f}",
+            f"{of(turns, 'p50_ms'):.1f} ms",
+            f"{of(turns, 'p99_ms'):.1f} ms",
         ]
-        for kind, found in figures.by_kind.items()
+        for kind, found in by_kind.items()
         for name, turns in found.items()
     ]
-    heads = ["request", "stack", "server CPU per request", "over the limit", "requests/s", "p50", "p99"]
-    return "## Requests, over 16 connections, with 2 processes\n\n" + _table(heads, rows)
-
-
-def ratio(found: dict[str, list[Turn]], name: str) -> float:
-    """Server CPU time per request over that of the limit in the same round: the median."""
-    return median(one.cpu_us / limit.cpu_us for one, limit in zip(found[name], found[LIMIT.name], strict=True))
+    heads = ["request", "stack", "CPU of the server", "over the limit", "of PostgreSQL", "together", "requests/s"]
+    return table([*heads, "p50", "p99"], rows)
 
 
 def _headline(figures: Figures) -> str:
@@ -66,17 +78,38 @@ def _headline(figures: Figures) -> str:
             name,
             f"{ratio(read, name):.2f}",
             f"{ratio(create, name):.2f}",
-            f"{_of(read[name], 'rate'):,.0f}",
-            f"{_of(create[name], 'rate'):,.0f}",
-            f"{_of(read[name], 'p99_ms'):.0f} ms",
+            f"{of(read[name], 'database_us'):.0f}, {of(create[name], 'database_us'):.0f} µs",
+            f"{of(read[name], 'rate'):,.0f}",
+            f"{of(create[name], 'rate'):,.0f}",
+            f"{of(read[name], 'p99_ms'):.0f} ms",
             f"{figures.round_trips['read'][name]:.0f}, {figures.round_trips['create'][name]:.0f}",
             f"{figures.worker_mb[name]:.0f} MB",
             f"{median(figures.ready_seconds[name]):.2f} s",
         ]
         for name in read
     ]
-    heads = ["", "CPU: read", "create", "reads/s", "creates/s", "p99", "round trips", "worker", "start"]
-    return _table(heads, rows)
+    heads = ["", "CPU: read", "create", "PostgreSQL's CPU", "reads/s", "creates/s", "p99", "round trips", "worker"]
+    return table([*heads, "start"], rows)
+
+
+def _image_line(figures: Figures) -> str:
+    if not figures.in_image:
+        return ""
+    said = [f"{TITLES[kind]} {ratio(found, SERVICE.name):.2f}" for kind, found in figures.in_image.items()]
+    return f"On {figures.image.partition(', ')[2]}, over the limit there: {', '.join(said)}.\n"
+
+
+def _image(figures: Figures) -> str:
+    if not figures.in_image:
+        return ""
+    rows = [
+        [name, f"{figures.image_mb[name]:.0f} MB", f"{median(figures.image_ready_seconds[name]):.2f} s"]
+        for name in figures.image_mb
+    ]
+    return (
+        f"## In the image\n\n{figures.image}.\n\n{_costs(figures.in_image)}\n"
+        f"{table(['', 'memory of a worker', 'start to the first note read'], rows)}"
+    )
 
 
 def _others(figures: Figures) -> str:
@@ -97,8 +130,8 @@ def _others(figures: Figures) -> str:
     turns = zip(figures.line[SERVICE.name], figures.line[QUIET.name], strict=True)
     line_us = median(loud.cpu_us - quiet.cpu_us for loud, quiet in turns)
     return (
-        f"## Beside requests\n\n{_table(['', *names], rows)}\n"
-        f"A canonical line costs {line_us:.0f} µs of the service's CPU time. "
+        f"## Beside requests\n\n{table(['', *names], rows)}\n"
+        f"A canonical line costs {line_us:.0f} µs of the service's CPU time.\n"
         f"Baking a service takes {median(figures.bake_seconds):.2f} s.\n"
     )
 
@@ -106,72 +139,72 @@ def _others(figures: Figures) -> str:
 def _growth(figures: Figures) -> str:
     names = list(figures.worker_mb)
     connections = [
-        [str(count), *(_under_load(found[name]) for name in names)] for count, found in figures.by_connections.items()
+        [f"{int(count):,}", *(_under_load(found[name]) for name in names)]
+        for count, found in figures.by_connections.items()
     ]
     processes = [
-        [str(count), *(f"{_of(found[name], 'rate'):,.0f}/s" for name in names)]
+        [count, *(f"{of(found[name], 'rate'):,.0f}/s" for name in names)]
         for count, found in figures.by_processes.items()
     ]
     return (
-        f"## Reads by key and their p99, over more connections\n\n{_table(['connections', *names], connections)}\n"
-        f"## Reads by key, with more processes\n\n{_table(['processes', *names], processes)}"
+        f"## Reads by key and their p99, over more connections\n\n{table(['connections', *names], connections)}\n"
+        f"## Reads by key, with more processes\n\n{table(['processes', *names], processes)}"
+    )
+
+
+def _fairness(figures: Figures) -> str:
+    rows = [
+        [
+            workers,
+            connections,
+            f"{of(turns, 'rate'):,.0f}/s",
+            f"{of(turns, 'mean_ms'):.0f} ms",
+            f"{of(turns, 'p99_ms'):.0f} ms",
+            f"{median(turn.p99_ms / turn.mean_ms for turn in turns):.2f}",
+            " ".join(str(count) for count in turns[-1].spread),
+            str(sum(turn.failed for turn in turns)),
+        ]
+        for workers, found in figures.by_workers.items()
+        for connections, turns in found.items()
+    ]
+    heads = ["workers", "connections", "reads", "mean", "p99", "p99 / mean", "connections of each worker", "failed"]
+    return "## Fairness: reads by key of the service over many connections\n\n" + table(heads, rows)
+
+
+def _curves(figures: Figures) -> str:
+    kinds = next(iter(figures.by_notes.values()), {})
+    notes = [
+        [f"{int(size):,}", *(f"{of(turns, 'cpu_us') + of(turns, 'database_us'):.0f} µs" for turns in found.values())]
+        for size, found in figures.by_notes.items()
+    ]
+    bodies = [
+        [f"{int(size):,}", f"{of(turns, 'cpu_us'):.0f} µs", f"{of(turns, 'database_us'):.0f} µs"]
+        for size, turns in figures.by_body.items()
+    ]
+    plain = figures.by_option.get("neither", [])
+    options = [
+        [
+            name,
+            f"{of(turns, 'cpu_us'):.0f} µs",
+            f"{median(one.cpu_us / other.cpu_us for one, other in zip(turns, plain, strict=True)):.2f}",
+        ]
+        for name, turns in figures.by_option.items()
+    ]
+    idle = [[f"{int(count):,}", f"{mb:.0f} MB"] for count, mb in figures.idle_mb.items()]
+    return (
+        f"## More notes: CPU of the service and of PostgreSQL per request\n\n{table(['notes', *kinds], notes)}\n"
+        "## Larger bodies: a create\n\n"
+        f"{table(['bytes', 'CPU of the service', 'of PostgreSQL'], bodies)}\n"
+        "## Traces and tokens: a read\n\n"
+        f"{table(['with', 'CPU of the service', 'over neither'], options)}\n"
+        "## Connections that are kept alive and idle: memory of both workers\n\n"
+        f"{table(['connections', 'memory'], idle)}"
     )
 
 
 def _under_load(turns: Sequence[Turn]) -> str:
-    if not _of(turns, "rate"):
+    if not of(turns, "rate"):
         return "stalls"
     failed = sum(turn.failed for turn in turns)
-    said = f"{_of(turns, 'rate'):,.0f}/s, {_of(turns, 'p99_ms'):.0f} ms"
+    said = f"{of(turns, 'rate'):,.0f}/s, {of(turns, 'p99_ms'):.0f} ms"
     return f"{said}, {failed} failed" if failed else said
-
-
-def _plot(figures: Figures) -> Figure:
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "bench", "font.family": "sans-serif", "font.size": 9})
-    figure = Figure(figsize=(9, 6.4), layout="constrained")
-    cpu, rate, connections, processes = figure.subplots(2, 2).flat
-    names = list(figures.worker_mb)
-    kinds = ["read", "create", "list"]
-    _bars(cpu, kinds, names, lambda kind, name: ratio(figures.by_kind[kind], name))
-    cpu.axhline(1, color="#555555", linewidth=0.8)
-    cpu.set_title("Server CPU per request, over the limit's")
-    _bars(rate, kinds, names, lambda kind, name: _of(figures.by_kind[kind][name], "rate"))
-    rate.set_title("Requests per second")
-    for axes, by, key, title in [
-        (connections, figures.by_connections, "p99_ms", "p99 of a read, ms, by connections"),
-        (processes, figures.by_processes, "rate", "Reads per second, by processes"),
-    ]:
-        for name, colour in zip(names, COLOURS, strict=False):
-            values = [_of(found[name], key) if _of(found[name], "rate") else math.nan for found in by.values()]
-            axes.plot([str(count) for count in by], values, marker="o", markersize=4, color=colour, label=name)
-        axes.set_title(title)
-        axes.set_ylim(bottom=0)
-    figure.legend(*cpu.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
-    for axes in (cpu, rate, connections, processes):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _bars(axes: Axes, kinds: Sequence[str], names: Sequence[str], value: Callable[[str, str], float]) -> None:
-    width = 0.8 / len(names)
-    for number, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
-        places = [place + (number - (len(names) - 1) / 2) * width for place in range(len(kinds))]
-        axes.bar(places, [value(kind, name) for kind in kinds], width, color=colour, label=name)
-    axes.set_xticks(range(len(kinds)), [TITLES[kind] for kind in kinds])
-
-
-def _of(turns: Sequence[Turn], key: str) -> float:
-    values: list[float] = [getattr(turn, key) for turn in turns]
-    return median(values)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _machine() -> str:
-    models = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    model = models[0] if models else platform.machine()
-    day = datetime.now(UTC).date().isoformat()
-    return f"{day}, Python {platform.python_version()}, {os.cpu_count()} CPUs ({model}) for servers, wrk and PostgreSQL"

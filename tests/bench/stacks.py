@@ -6,11 +6,16 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass, field
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
+from urllib.parse import parse_qs, urlsplit
 
 import psutil
+
+from tests.bench import clocks
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent.parent / ".venvs"
@@ -29,12 +34,12 @@ class Stack:
     """As in `Procfile`; `PORT` and `WEB_CONCURRENCY` are variables."""
     is_service: bool = False
     variables: dict[str, str] = field(default_factory=dict)
+    image: str = ""
+    """The Docker image that it runs in instead, if any."""
 
 
-SERVICE = Stack("the service", "service", "gunicorn", is_service=True)
-QUIET = Stack(
-    "the service, without its lines", "service", "gunicorn", is_service=True, variables={"LOG_LEVEL": "WARNING"}
-)
+SERVICE = Stack("the service", "service", "python -m service", is_service=True)
+QUIET = replace(SERVICE, name="the service, without its lines", variables={"LOG_LEVEL": "WARNING"})
 LIMIT = Stack("the limit", "service", "gunicorn --config python:limit limit:app")
 PEERS = [
     Stack("Flask + SQLAlchemy", "bench", "gunicorn --threads 4 flask_orm:app"),
@@ -58,17 +63,16 @@ class Server:
             "DRAIN_SECONDS": "0",  # the others have no drain: what is compared is the stop itself
             "UVICORN_PORT": str(self.port),
             "PORT": str(self.port),
-            **{name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR"}},
             **stack.variables,
         }
-        program, *arguments = stack.command.split()
+        self._container = f"bench-{uuid.uuid4().hex[:12]}" if stack.image else ""
         # Its lines go through a pipe, as a container's do, to a reader that costs next to nothing.
         self._reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         started = time.perf_counter()
         self._process = subprocess.Popen(
-            [ENVIRONMENTS / stack.environment / "bin" / program, *arguments],
+            self._command(variables),
             cwd=service if stack.is_service else HERE,
-            env=variables,
+            env={**{name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}, **variables},
             stdout=self._reader.stdin,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -76,7 +80,10 @@ class Server:
         if self._reader.stdin:
             self._reader.stdin.close()
         self._wait_for(first)
+        self.root = psutil.Process(self._pid())
         self.ready_seconds = time.perf_counter() - started
+        if self._container:
+            self.ready_seconds = time.time() - self.root.create_time()  # without what Docker needs before
 
     def __enter__(self) -> Self:
         return self
@@ -84,29 +91,54 @@ class Server:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):  # a peer may hang, after more connections than it takes
             self.stop()
+        if self._container:
+            subprocess.run(["docker", "rm", "--force", self._container], capture_output=True, check=False)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.wait()
 
     def stop(self) -> float:
-        """Stop it as a platform does; says how many seconds it took."""
+        """Stop it as a platform does. Return how many seconds that took."""
         begun = time.perf_counter()
-        self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.root.send_signal(signal.SIGTERM)
         self._process.wait(STOP_SECONDS)
         return time.perf_counter() - begun
 
     def cpu_seconds(self) -> float:
-        """Of all its processes, since they began."""
-        return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+        """Return the CPU time of all its processes since they began."""
+        return clocks.cpu_seconds(self.root)
 
-    def worker_bytes(self) -> int:
-        """Resident memory of its largest worker."""
-        return int(max(process.memory_info().rss for process in self._processes()[1:]))
+    def worker_bytes(self) -> list[int]:
+        """Return the resident memory of each worker."""
+        return [process.memory_info().rss for process in clocks.tree(self.root)][1:]
 
-    def _processes(self) -> list[psutil.Process]:
-        parent = psutil.Process(self._process.pid)
-        return [parent, *parent.children(recursive=True)]
+    def connections(self) -> list[int]:
+        """Return how many client connections each worker holds, in ascending order."""
+        counts = Counter({process.pid: 0 for process in self.root.children()})
+        for pid in counts:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sockets = psutil.Process(pid).net_connections("tcp")
+                counts[pid] = sum(one.status == "ESTABLISHED" and one.laddr.port == self.port for one in sockets)
+        return sorted(counts.values())
+
+    def _command(self, variables: dict[str, str]) -> list[str]:
+        program, *arguments = self.stack.command.split()
+        if not self.stack.image:
+            return [str(ENVIRONMENTS / self.stack.environment / "bin" / program), *arguments]
+        folder = parse_qs(urlsplit(variables["DATABASE_URL"]).query).get("host", [""])[0]
+        volumes = [f"--volume={folder}:{folder}"] if folder.startswith("/") else []  # PostgreSQL's socket
+        volumes += [] if self.stack.is_service else [f"--volume={HERE}:/bench:ro", "--workdir=/bench"]
+        options = ["--rm", f"--name={self._container}", "--network=host", "--user=0", *volumes]
+        options += [f"--env={name}={value}" for name, value in variables.items()]
+        return ["docker", "run", *options, self.stack.image, program, *arguments]
+
+    def _pid(self) -> int:
+        if not self._container:
+            return self._process.pid
+        command = ["docker", "inspect", "--format", "{{.State.Pid}}", self._container]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     def _wait_for(self, path: str) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -115,7 +147,7 @@ class Server:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
                     sock.sendall(request)
-                    if b" 200 " in sock.recv(64):
+                    if sock.recv(64).startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 401 ")):
                         return
             except OSError:
                 pass

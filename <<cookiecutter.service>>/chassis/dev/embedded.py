@@ -35,6 +35,9 @@ MAX_FOLDER_BYTES = 60
 FAST = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
 """Settings for data that nobody needs after a crash. https://www.postgresql.org/docs/18/non-durability.html"""
 
+_outliving: list[subprocess.Popen[bytes] | None] = []
+"""Servers that others still use when this process has no more need of them. Python warns of such that are forgotten."""
+
 
 @contextmanager
 def temporary() -> Iterator[str]:
@@ -59,7 +62,7 @@ def persistent(home: Path) -> Iterator[str]:
     Several processes may use it at once. The last one stops it.
     """
     home.mkdir(parents=True, exist_ok=True)
-    # Two locks: who starts or stops the server holds `changing`, and everybody who uses it shares `using`.
+    # Two locks: a process holds `changing` while it starts or stops the server, and shares `using` while it uses it.
     with (home / "changing").open("w") as changing, (home / "using").open("w") as using:
         with _locked(changing):
             fcntl.flock(using, fcntl.LOCK_SH)
@@ -72,6 +75,8 @@ def persistent(home: Path) -> Iterator[str]:
                 _stop(home / "data", folder)
                 if process:
                     process.wait(STOP_SECONDS)
+                    process = None
+            _outliving.append(process)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def main() -> int:
         environment(url) as variables,
     ):
         print(f"PostgreSQL, {origin}. `exit` ends the shell, and removes all that it has made.")
-        return subprocess.run([os.environ.get("SHELL", "bash")], env=os.environ | variables, check=False).returncode
+        return subprocess.run(["bash"], env=os.environ | variables, check=False).returncode  # noqa: S607
 
 
 if __name__ == "__main__":

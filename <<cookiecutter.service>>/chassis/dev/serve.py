@@ -16,7 +16,7 @@ import watchfiles
 
 from chassis.dev import postgres, steps
 
-TRY_IT = Path(__file__).with_name("try-it.txt")
+TRY_IT = Path("docs/try-it.txt")
 WATCHED = ["service", "chassis", "pyproject.toml"]
 SUFFIXES = (".py", ".sql", ".toml")
 

@@ -120,7 +120,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python3 -m chassis.dev.steps")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--step", metavar="TITLE", help="run one command instead, as a step of this title")
-    parser.add_argument("targets", nargs="+")
+    parser.add_argument("targets", nargs="+", help="or the command and its arguments")
     chosen = parser.parse_args()
     if chosen.step:
         step(chosen.step, lambda: run_all([chosen.targets]))

@@ -5,10 +5,10 @@ A `conftest.py` imports all of them and defines `package`.
 
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -21,12 +21,15 @@ from chassis.dev import postgres
 from chassis.testing import containers
 from chassis.testing.process import Gunicorn
 
+if TYPE_CHECKING:
+    from chassis.testing.issuer import Issuer
+
 _stack = ExitStack()
 
 
 @functools.cache
 def _server_url() -> str:
-    """Start PostgreSQL, once for all tests, and say where it comes from."""
+    """Start PostgreSQL once for all tests, print where it comes from, and return its URL."""
     url, origin = _stack.enter_context(postgres.server())
     with psycopg.connect(url) as conn:
         version = conn.info.parameter_status("server_version")
@@ -82,6 +85,37 @@ def app(settings: config.Config, package: str) -> Iterator[Flask]:
 def client(app: Flask) -> FlaskClient:
     """Return a client of `app` that needs no network."""
     return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Iterator["Issuer"]:
+    """Return an issuer of tokens."""
+    from chassis.testing import issuer  # noqa: PLC0415 - PyJWT is an optional dependency
+
+    with issuer.running() as it:
+        yield it
+
+
+@pytest.fixture
+def client_as(
+    settings: config.Config, package: str, issuer: "Issuer", monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., FlaskClient]]:
+    """Return a function that makes a client with a token, of a service that asks for one.
+
+    `client_as("ann", "notes:write", team="red")` is the user `ann` with that scope, and with `team` as a claim.
+    """
+    for name, value in issuer.variables.items():
+        monkeypatch.setenv(name, value)
+    app: Flask = importlib.import_module(f"{package}.app").create_app(config.load(type(settings)))
+    db.open_pool(app)
+
+    def make(subject: str, *scopes: str, **claims: object) -> FlaskClient:
+        client = app.test_client()
+        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {issuer.token(subject, *scopes, **claims)}"
+        return client
+
+    yield make
+    db.close_pool(app)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
-from chassis import config, server
+from chassis import config, worker
 from chassis.dev import contract
 from chassis.dev.contract import Node
 from chassis.testing.process import BIN, environment
@@ -69,7 +69,7 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 def test_it_has_what_the_server_answers_by_itself(client: FlaskClient) -> None:
     described = client.get("/openapi.json").get_json()["paths"]["/livez"]["get"]["responses"]
     never = 403  # of a protocol that is off: a proxy's own
-    assert {str(status) for status in server.STATUSES.values() if status != never} <= set(described)
+    assert {str(status) for status in worker.STATUSES.values() if status != never} <= set(described)
 
 
 def test_it_says_the_limits_that_are_enforced(client: FlaskClient) -> None:
@@ -79,8 +79,8 @@ def test_it_says_the_limits_that_are_enforced(client: FlaskClient) -> None:
     assert (text["minLength"], text["maxLength"], body["additionalProperties"]) == (1, 10_000, False)
     [limit, _after] = (parameter["schema"] for parameter in served["paths"]["/probes"]["get"]["parameters"])
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 100, 20)
-    note = served["components"]["schemas"]["Probe"]
-    assert set(note["properties"]) == {field.name for field in dataclasses.fields(api.Probe)}
+    probe = served["components"]["schemas"]["Probe"]
+    assert set(probe["properties"]) == {field.name for field in dataclasses.fields(api.Probe)}
 
 
 def test_it_says_what_refusals_tell_in_their_headers(client: FlaskClient) -> None:
@@ -292,14 +292,14 @@ def test_a_generated_client_creates_reads_lists_and_deletes(
         return importlib.import_module(f"generated.api.probes.{operation}").sync_detailed
 
     with made.Client(gunicorn.url, raise_on_unexpected_status=True, httpx_args={"trust_env": False}) as client:
-        note = call("create_probe")(client=client, body=models.NewProbe(text="hello")).parsed
-        assert isinstance(note, models.Probe)
-        assert call("get_probe")(note.id, client=client).parsed == note
+        probe = call("create_probe")(client=client, body=models.NewProbe(text="hello")).parsed
+        assert isinstance(probe, models.Probe)
+        assert call("get_probe")(probe.id, client=client).parsed == probe
         page = call("list_probes")(client=client, limit=1).parsed
         assert isinstance(page, models.ProbePage)
-        assert (page.items, page.next_) == ([note], None)
-        assert call("delete_probe")(note.id, client=client).status_code == 204
-        problem = call("get_probe")(note.id, client=client).parsed
+        assert (page.items, page.next_) == ([probe], None)
+        assert call("delete_probe")(probe.id, client=client).status_code == 204
+        problem = call("get_probe")(probe.id, client=client).parsed
         assert isinstance(problem, models.Problem)
         assert problem.status == 404
 

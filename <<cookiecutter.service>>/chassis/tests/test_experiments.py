@@ -34,7 +34,8 @@ def test_a_page_shows_what_its_commands_show(block: str, empty_database_url: str
     steps = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
     script = f"\necho '{MARK}'\n".join(command for command, _ in steps)
     with lab.environment(empty_database_url) as variables:
-        env = environment() | variables
+        index = {name: value for name, value in os.environ.items() if name.startswith(("UV_", "SSL_CERT_"))}
+        env = environment() | index | variables
         done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False, timeout=60)  # noqa: S607
     shown = done.stdout.split(f"{MARK}\n")
     for (command, expected), actual in zip(steps, shown, strict=True):

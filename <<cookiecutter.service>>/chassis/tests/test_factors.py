@@ -207,12 +207,12 @@ def prove_backing_services(code: Code) -> str:
             code.run(DATABASE_URL=f"postgresql://postgres@/postgres?host={name}", DATABASE_MAX_LIFETIME_SECONDS=1)
         )
         client = stack.enter_context(server.client())
-        note = client.post("/probes", json={"text": "on one"}).headers["location"]
+        probe = client.post("/probes", json={"text": "on one"}).headers["location"]
         other = folder / "other"
         other.symlink_to(sockets[1])
         swapped = time.monotonic()
         other.replace(name)
-        wait_until(lambda: client.get(note).status_code == 404, seconds=10)
+        wait_until(lambda: client.get(probe).status_code == 404, seconds=10)
         assert client.post("/probes", json={"text": "on two"}).status_code == 201
         return f"followed after {time.monotonic() - swapped:.1f} s, without a restart"
 
@@ -292,10 +292,10 @@ def prove_processes(code: Code, database_url: str) -> str:
 
 
 def test_vi_processes(code: Code, database_url: str, holds: Callable[[str, str], None]) -> None:
-    holds("stored a note by one process and asked another", prove_processes(code, database_url))
+    holds("stored a probe by one process and asked another", prove_processes(code, database_url))
 
 
-def test_vi_is_noticed_when_notes_are_kept_in_memory(code: Code, database_url: str) -> None:
+def test_vi_is_noticed_when_probes_are_kept_in_memory(code: Code, database_url: str) -> None:
     code.broken(
         "chassis/tests/probe/api.py",
         "    probe = Probe(*columns)\n",
@@ -512,7 +512,7 @@ def test_vi_processes_in_containers(image: str, network: str, holds: Callable[[s
         ask(one, path, "PUT", '{"text": "shared"}')
         assert ask(two, path)["text"] == "shared"
         assert docker("diff", one) == docker("diff", two) == ""
-    holds("stored a note by one container and asked another", "found; nothing written on two read-only roots")
+    holds("stored a probe by one container and asked another", "found; nothing written on two read-only roots")
 
 
 @containers.needed

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -50,6 +51,10 @@ def ended_event(
     return event
 
 
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine is no fault of the events
+    deadline=None,
+)
 @given(event=st.dictionaries(st.text(st.characters(codec=None)), JSON))
 def test_any_event_becomes_one_short_line_of_strict_json(event: dict[str, Any]) -> None:
     line = logs.encode(event)

@@ -22,8 +22,9 @@ def cluster(stack: Stack, environment: Environment, network: ec2.IVpc, tasks: ec
         vpc=network,
         cluster_name=environment.platform_name,
         container_insights_v2=ecs.ContainerInsights.ENABLED,
+        enable_fargate_capacity_providers=True,
     )
-    if environment.service.capacity == "EC2":
+    if environment.platform.instances:
         _machines(stack, environment, network, made, tasks)
     export(stack, environment, "Cluster", made.cluster_name)
 
@@ -37,12 +38,14 @@ def _machines(
     deployments by CodeDeploy do not use.
     """
     platform = environment.platform
+    is_arm = ec2.InstanceType(platform.instance_type).architecture == ec2.InstanceArchitecture.ARM_64
+    hardware = ecs.AmiHardwareType.ARM if is_arm else ecs.AmiHardwareType.STANDARD
     machines = role(stack, "MachineRole", "ec2")
     template = ec2.LaunchTemplate(
         stack,
         "Machine",
         instance_type=ec2.InstanceType(platform.instance_type),
-        machine_image=ecs.EcsOptimizedImage.amazon_linux2023(),
+        machine_image=ecs.EcsOptimizedImage.amazon_linux2023(hardware),
         user_data=ec2.UserData.for_linux(),
         role=machines,  # type: ignore[arg-type] # the protocol names parameters differently
         security_group=tasks,

@@ -2,11 +2,13 @@
 
 from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_route53 as route53
 
 from deploy.config import Environment
 from deploy.findings import acknowledge
+from deploy.platform.exports import export
 
 CNAME_SECONDS = 5
 """Time to live of `postgres.<domain>`, in seconds: resolvers notice a new server within it.
@@ -27,9 +29,12 @@ def database(
     if existing:
         group = ec2.SecurityGroup.from_security_group_id(stack, "DatabaseGroup", existing["security_group"])
         group.connections.allow_from(tasks, ec2.Port.tcp(5432), "Services")
-        host = existing["host"]
+        host, secret = existing["host"], existing.get("secret", "")
     else:
-        host = _server(stack, environment, network, tasks).db_instance_endpoint_address
+        server = _server(stack, environment, network, tasks)
+        host, secret = server.db_instance_endpoint_address, _secret_arn(server)
+    if secret:
+        export(stack, environment, "DatabaseSecret", secret)
     # Factor IV: services know this name only, and follow it to another server.
     route53.CnameRecord(
         stack,
@@ -39,6 +44,13 @@ def database(
         domain_name=host,
         ttl=Duration.seconds(CNAME_SECONDS),
     )
+
+
+def _secret_arn(server: rds.DatabaseInstance) -> str:
+    """Return the ARN of the secret in which RDS keeps the master user's password."""
+    resource = server.node.default_child
+    assert isinstance(resource, rds.CfnDBInstance)  # noqa: S101 - what CDK makes of an instance
+    return resource.attr_master_user_secret_secret_arn
 
 
 def _server(
@@ -60,11 +72,12 @@ def _server(
     server = rds.DatabaseInstance(
         stack,
         "Database",
+        instance_identifier=environment.platform_name,
         engine=engine,
         instance_type=ec2.InstanceType(platform.database_instance),
         vpc=network,
         vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
-        multi_az=True,
+        multi_az=platform.database_multi_az,
         storage_encrypted=True,
         storage_type=rds.StorageType.GP3,
         allocated_storage=platform.database_storage_gib,
@@ -74,8 +87,9 @@ def _server(
         parameter_group=parameters,
         backup_retention=Duration.days(platform.database_backup_days),
         copy_tags_to_snapshot=True,
-        deletion_protection=True,
-        removal_policy=RemovalPolicy.SNAPSHOT,
+        deletion_protection=platform.keep,
+        delete_automated_backups=not platform.keep,
+        removal_policy=RemovalPolicy.SNAPSHOT if platform.keep else RemovalPolicy.DESTROY,
         iam_authentication=True,
         enable_performance_insights=True,
         cloudwatch_logs_exports=["postgresql"],
@@ -83,9 +97,25 @@ def _server(
         auto_minor_version_upgrade=True,
         ca_certificate=rds.CaCertificate.RDS_CA_RSA2048_G1,
     )
+    server.node.add_dependency(_log_group(stack, environment))
     server.connections.allow_from(tasks, ec2.Port.tcp(5432), "Services")
     acknowledge(
         server,
         ("AwsSolutions-RDS11", "Another port than 5432 hides nothing; the security group accepts tasks only."),
     )
+    if not platform.database_multi_az:
+        acknowledge(server, ("AwsSolutions-RDS3", "The environment file does without a standby: it costs twice."))
+    if not platform.keep:
+        acknowledge(server, ("AwsSolutions-RDS10", "The environment file says that nothing here needs to be kept."))
     return server
+
+
+def _log_group(stack: Stack, environment: Environment) -> logs.LogGroup:
+    """Create the log group that RDS writes to; one that RDS makes itself keeps its logs for ever."""
+    return logs.LogGroup(
+        stack,
+        "DatabaseLogs",
+        log_group_name=f"/aws/rds/instance/{environment.platform_name}/postgresql",
+        retention=logs.RetentionDays.ONE_MONTH,
+        removal_policy=RemovalPolicy.DESTROY,
+    )

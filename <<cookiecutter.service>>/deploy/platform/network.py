@@ -1,6 +1,6 @@
 """The network of an environment: a VPC with public and private subnets in three availability zones, and its zone."""
 
-from aws_cdk import Fn, Stack
+from aws_cdk import Fn, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_route53 as route53
@@ -36,10 +36,16 @@ def _new(stack: Stack, environment: Environment) -> ec2.IVpc:
         "Vpc",
         ip_addresses=ec2.IpAddresses.cidr(environment.platform.cidr),
         availability_zones=environment.platform.availability_zones,
+        nat_gateways=environment.platform.nat_gateways,
         flow_logs={
             "Rejected": ec2.FlowLogOptions(
                 destination=ec2.FlowLogDestination.to_cloud_watch_logs(
-                    logs.LogGroup(stack, "Flows", retention=logs.RetentionDays.ONE_MONTH)
+                    logs.LogGroup(
+                        stack,
+                        "Flows",
+                        retention=logs.RetentionDays.ONE_MONTH,
+                        removal_policy=RemovalPolicy.DESTROY,
+                    )
                 ),
                 traffic_type=ec2.FlowLogTrafficType.REJECT,
             )
@@ -57,3 +63,17 @@ def zone(stack: Stack, environment: Environment, network: ec2.IVpc) -> route53.I
         found = route53.PrivateHostedZone(stack, "Zone", vpc=network, zone_name=name)
     export(stack, environment, "ZoneId", found.hosted_zone_id)
     return found
+
+
+def public_zone(stack: Stack, environment: Environment) -> route53.IHostedZone:
+    """Return the public hosted zone, in which the certificate is validated and public services have their names."""
+    named = environment.platform.public_zone
+    return route53.HostedZone.from_hosted_zone_attributes(
+        stack, "PublicZone", hosted_zone_id=named["id"], zone_name=named["name"]
+    )
+
+
+def outgoing_addresses(network: ec2.IVpc) -> list[str]:
+    """Return the addresses of the NAT gateways, from which requests of the VPC reach the internet."""
+    found = [subnet.node.try_find_child("EIP") for subnet in network.public_subnets]
+    return [each.ref for each in found if isinstance(each, ec2.CfnEIP)]

@@ -5,11 +5,13 @@ from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
 from deploy.config import Environment
+from deploy.platform.alarms import alarms, topic
 from deploy.platform.balancer import balancer
 from deploy.platform.cluster import cluster
 from deploy.platform.database import database
 from deploy.platform.exports import export
 from deploy.platform.network import vpc, zone
+from deploy.platform.night import night
 
 
 def platform_stack(scope: Construct, environment: Environment) -> cdk.Stack:
@@ -19,14 +21,15 @@ def platform_stack(scope: Construct, environment: Environment) -> cdk.Stack:
         environment.platform_name,
         env=cdk.Environment(account=environment.account, region=environment.region),
         description=f"What the services of {environment.name} share",
-        termination_protection=True,
+        termination_protection=environment.platform.keep,
     )
     network = vpc(stack, environment)
     tasks = ec2.SecurityGroup(stack, "Tasks", vpc=network, description="Tasks of services, or the machines they run on")
     hooks = ec2.SecurityGroup(stack, "Hooks", vpc=network, description="Functions that test green")
     cluster(stack, environment, network, tasks)
-    balancer(stack, environment, network, tasks, hooks)
+    alarms(stack, environment, topic(stack, environment), balancer(stack, environment, network, tasks, hooks))
     database(stack, environment, network, tasks, zone(stack, environment, network))
+    night(stack, environment)
     export(stack, environment, "TasksSecurityGroup", tasks.security_group_id)
     export(stack, environment, "HooksSecurityGroup", hooks.security_group_id)
     return stack

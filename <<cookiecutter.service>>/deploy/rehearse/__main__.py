@@ -48,8 +48,8 @@ class Plan:
     clients: int
     pause_seconds: float
     green_changes: str
-    run: Callable[[Rehearsal], str]
-    """Run it under the load, and return the verdict."""
+    run: Callable[[Rehearsal], Callable[[], str]]
+    """Run it under the load, and return what judges it once the load is over."""
 
 
 def plan() -> Plan:
@@ -90,16 +90,14 @@ def plan() -> Plan:
     )
 
 
-def _deploy(show: Rehearsal, green: str, shift: str, watch_seconds: float) -> str:
-    """Deploy green once."""
+def _deploy(show: Rehearsal, green: str, shift: str, watch_seconds: float) -> Callable[[], str]:
+    """Deploy green once, and return what judges it."""
     show.record.title = f"A blue/green deployment: green is {green}"
     show.record.look = "Watch which release answers, and the events below."
     one = deployment.new(show, green, shift, watch_seconds)
     deployment.deploy(one)
     show.load.wait_for(len(show.load.answers) + AFTER)
-    show.faults.extend(show.fleet.faults)
-    deployment.judge(one)
-    return deployment.verdict(one)
+    return lambda: deployment.verdict(one)
 
 
 def perform(plan: Plan, show: Rehearsal, path: Path) -> str:
@@ -115,7 +113,9 @@ def perform(plan: Plan, show: Rehearsal, path: Path) -> str:
             for each in (show.load, Sampler(show), show.extra):
                 stack.enter_context(each)
             show.load.wait_for(AFTER)
-            verdict = show.record.verdict = plan.run(show)
+            judge = plan.run(show)
+    show.faults.extend(show.fleet.faults)
+    verdict = show.record.verdict = judge()
     picture.draw(path, f"$ {plan.command}\n{verdict}", show.record, show.stage)
     if show.record.rows:
         print(f"\n{table(show.record.rows)}\n", file=TERMINAL)

@@ -29,7 +29,7 @@ class Aws:
                 self.end_headers()
                 self.wfile.write(answer)
 
-            def log_message(self, *_arguments: object) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parent's name
                 """Write nothing: the terminal is for the rehearsal."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -64,6 +64,8 @@ class Aws:
             container = {"image": f"{stage.name}@{digest}", "environment": variables}
             return {"taskDefinition": {"taskDefinitionArn": arn, "containerDefinitions": [container]}}
         tasks = self._fleet.having("green", State.STARTING, State.HEALTHY)
+        if operation == "DescribeServices":
+            return {"services": [{"desiredCount": len(tasks)}]}
         if operation == "ListTasks":
             return {"taskArns": [task.name for task in tasks]}
         if operation == "DescribeTasks":

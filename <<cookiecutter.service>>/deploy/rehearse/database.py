@@ -91,6 +91,8 @@ def start_standby(primary: Server, stage: str, number: int, zone: str, *, networ
     set_synchronous(primary, "standby")
     if not until(lambda: ask(primary, "SELECT sync_state FROM pg_stat_replication") == "sync", START_SECONDS):
         raise StageError("the standby is not synchronous")
+    # Once it is the primary it has no standby of its own, so it must wait for none.
+    set_synchronous(server, "")
     return server
 
 
@@ -101,17 +103,13 @@ def set_synchronous(primary: Server, standbys: str) -> None:
 
 
 def promote(standby: Server) -> None:
-    """Make a standby the primary. It has no standby of its own, so it waits for none."""
+    """Make a standby the primary."""
     docker("exec", "--user=postgres", standby.container, "sh", "-c", 'pg_ctl --pgdata="$PGDATA" promote')
-    set_synchronous(standby, "")
 
 
-def refuse_writes(primary: Server) -> None:
-    """Let the primary refuse writes, and stop it once its standby has everything."""
-    ask(primary, "ALTER SYSTEM SET default_transaction_read_only = on")
-    ask(primary, "SELECT pg_reload_conf()")
-    # A stop in order sends all that was written to the standby before it ends. SIGINT means such a stop to PostgreSQL.
-    docker("kill", "--signal=INT", primary.container)
+def stop(primary: Server) -> None:
+    """Stop a primary in order: it sends all that was written to its standby before it ends."""
+    docker("kill", "--signal=INT", primary.container)  # to PostgreSQL this is a fast stop, and not a crash
     docker("wait", primary.container)
 
 
@@ -131,8 +129,7 @@ def ask(server: Server, statement: str) -> str:
         StageError: The statement failed.
     """
     psql = ["psql", "--username=service", "--dbname=service", "--no-align", "--tuples-only", "--command", statement]
-    # Administration must work also while the server refuses writes or has no free connection for a service.
-    return docker("exec", "--env=PGOPTIONS=-c default_transaction_read_only=off", server.container, *psql)
+    return docker("exec", server.container, *psql)
 
 
 def address(container: str, network: str) -> str:

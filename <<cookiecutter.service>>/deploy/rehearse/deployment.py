@@ -1,6 +1,6 @@
 """A blue/green deployment, step for step what CodeDeploy does on ECS, with the hooks of `deploy/hooks.py`.
 
-Green is as good as blue, or it has a fault (`GREENS`) and has to be rolled back.
+Green is as good as blue, or it has a fault and has to be rolled back.
 """
 
 import contextlib
@@ -21,17 +21,7 @@ from deploy.rehearse.docker import until
 from deploy.rehearse.fleet import State
 from deploy.rehearse.record import count, is_failed
 from deploy.rehearse.rehearsal import Rehearsal
-
-GREENS = {
-    # A fault that no hook meets: only users put notes.
-    "broken": ("put_note", "assert note_id.int % 4"),
-    # A fault that the hooks meet.
-    "slow": (
-        "list_notes",
-        'query.__class__.seen = getattr(query, "seen", 0) + 1; query.seen % 8 or __import__("time").sleep(1.5)',
-    ),
-}
-"""Greens with a fault: the function of `service/api.py`, and the line that is put into it."""
+from deploy.rehearse.requests import FAULTS
 
 ENDS = {
     "good": (),
@@ -77,9 +67,9 @@ def changes(green: str) -> str:
     """Return further lines of a Dockerfile, by which green becomes what it is to be."""
     if green == "unready":
         return UNREADY
-    if green not in GREENS:
+    if green not in FAULTS:
         return ""
-    function, fault = GREENS[green]
+    function, fault = FAULTS[green]
     return "\n".join(
         [
             "USER 0",
@@ -113,7 +103,7 @@ def deploy(deployment: Deployment) -> bool:
 
 
 def judge(deployment: Deployment) -> None:
-    """Note what did not go as it should for this green."""
+    """Find what did not go as it should for this green."""
     show, green = deployment.show, deployment.green
     answers, ends = show.load.answers, ENDS[green]
     after = [answer for answer in answers if answer.started > deployment.settled]
@@ -131,7 +121,8 @@ def judge(deployment: Deployment) -> None:
 
 
 def verdict(deployment: Deployment) -> str:
-    """Return in one line how it ended."""
+    """Return in one line how it ended, and what did not go as it should."""
+    judge(deployment)
     show = deployment.show
     total, failed, green = len(show.load.answers), len(show.load.failed), count(show.load.answers, "green")
     if show.faults:
@@ -261,6 +252,7 @@ def _hook(deployment: Deployment, function: Callable[[dict[str, Any], Any], dict
         LATENCY_BOUND_MS=str(settings.LATENCY_BOUND_MS),
         CLUSTER="laptop",
         FAMILY=settings.SERVICE,
+        SERVICE=settings.SERVICE,
     )
     execution = function.__name__
     with contextlib.redirect_stdout(io.StringIO()) as log:

@@ -1,7 +1,7 @@
 """What happens to ten copies in three zones, one after the other, each by its own word.
 
 A word stands for one act or two: the failure, and the way back. After each act the rehearsal waits until all is well,
-looks at every request of the load and at every acknowledged write, and notes the figures.
+looks at every request of the load and at every acknowledged write, and records the figures.
 """
 
 import time
@@ -33,8 +33,8 @@ class Act:
     action: Callable[[Rehearsal], None]
 
 
-def run(show: Rehearsal, words: list[str], watch_seconds: float) -> str:
-    """Let the events of these words happen, one after the other. Return the verdict.
+def run(show: Rehearsal, words: list[str], watch_seconds: float) -> Callable[[], str]:
+    """Let the events of these words happen, one after the other. Return what judges them.
 
     Raises:
         StageError: One of them could not be caused, or did not end.
@@ -43,8 +43,12 @@ def run(show: Rehearsal, words: list[str], watch_seconds: float) -> str:
     for word in words:
         for act in EVENTS[word]:
             perform(show, word, act)
-    show.faults.extend(show.fleet.faults)
-    failed = sum(row.failed for row in show.record.rows)
+    return lambda: verdict(show)
+
+
+def verdict(show: Rehearsal) -> str:
+    """Return in one line how it ended, and what did not go as it should."""
+    failed = len(show.load.failed)
     if show.faults:
         return f"NOT as it should be: {'; '.join(show.faults)}"
     total = len(show.load.answers)
@@ -52,7 +56,7 @@ def run(show: Rehearsal, words: list[str], watch_seconds: float) -> str:
 
 
 def perform(show: Rehearsal, word: str, act: Act) -> None:
-    """Let an act happen, wait until all is well, and note its figures.
+    """Let an act happen, wait until all is well, and record its figures.
 
     Raises:
         StageError: It could not be caused, or not all was well in time.
@@ -189,7 +193,7 @@ EVENTS: dict[str, list[Act]] = {
         Act(
             title="The name of the database moves",
             look="The standby becomes the primary, and the name leads to it. No task restarts.",
-            promise="writes while neither server takes them",
+            promise="those that need the database between the stop of one server and the move of the name",
             bound_seconds=10,
             action=failures.move,
         )

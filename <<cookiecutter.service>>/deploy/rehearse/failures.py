@@ -29,9 +29,10 @@ def kill(show: Rehearsal) -> None:
 
 
 def hang(show: Rehearsal) -> None:
-    """Freeze all processes of a task. Its connections stay open, and nothing responds."""
+    """Freeze the workers of a task. Its connections stay open, and nothing responds."""
     task = some_task(show)
-    docker("pause", show.fleet.container(task))
+    # All processes but the first one and the shell. `docker pause` does not always succeed on a busy machine.
+    docker("exec", show.fleet.container(task), "sh", "-c", "kill -STOP -1")
     wait_until_gone(show, task)
 
 
@@ -100,7 +101,7 @@ def release(show: Rehearsal) -> None:
 def move(show: Rehearsal) -> None:
     """Move the database's name to the standby, in order: no write is taken by two servers, and none is lost."""
     stage = show.stage
-    database.refuse_writes(stage.primary)
+    database.stop(stage.primary)
     before = stages.promote_standby(stage)
     show.record.say("database", f"the name leads to zone {stage.primary.zone}")
     docker("rm", "--force", "--volumes", before.container)

@@ -87,7 +87,7 @@ def quotas(fleet: Fleet, release: str, count: int) -> dict[str, int]:
 
 
 def add(fleet: Fleet, release: str, zone: str) -> Task:
-    """Note a task that is about to be started. `start` starts it."""
+    """Register a task that is about to be started. `start` starts it."""
     with fleet.lock:
         fleet.numbers[release] += 1
         task = Task(f"{release}-{zone}-{fleet.numbers[release]}", release, zone)

@@ -97,7 +97,7 @@ def serving(show: Rehearsal, port: int) -> Iterator[str]:
             self.wfile.write(f"data: {json.dumps(state(show))}\n\n".encode())
             self.wfile.flush()
 
-        def log_message(self, *_arguments: object) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the parent's name
             """Write nothing: the terminal is for the rehearsal."""
 
     class Server(ThreadingHTTPServer):

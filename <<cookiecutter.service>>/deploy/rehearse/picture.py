@@ -11,8 +11,8 @@ from deploy.rehearse import settings
 from deploy.rehearse.record import Record, traffic
 from deploy.rehearse.stage import Stage
 
-STEP_SECONDS = 0.5
-"""Width of a bar."""
+STEP_SECONDS, LONG_STEP_SECONDS = 0.5, 1
+"""Width of a bar: of one deployment, and of many events."""
 
 KINDS = {"blue": "#4c78a8", "green": "#54a24b", "failed": "#d62728"}
 """What a bar is made of, from below, and its colours."""
@@ -29,7 +29,8 @@ def draw(path: Path, title: str, record: Record, stage: Stage) -> None:
     many = len(stage.zones) > 1
     figure = Figure(figsize=(12, 9) if many else (10, 5), layout="constrained")
     every = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1]) if many else [figure.add_subplot()]
-    draw_traffic(every[0], traffic(record.load.answers, first, STEP_SECONDS), marks)
+    step_seconds = LONG_STEP_SECONDS if many else STEP_SECONDS
+    draw_traffic(every[0], traffic(record.load.answers, first, step_seconds), step_seconds, marks)
     every[0].set_title(title, loc="left", fontsize=10, wrap=True)
     if many:
         draw_tasks(every[1], [(second - shift, counts) for second, counts in record.tasks], stage.zones)
@@ -41,14 +42,16 @@ def draw(path: Path, title: str, record: Record, stage: Stage) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
-def draw_traffic(axes: Axes, counted: dict[str, list[int]], marks: Sequence[tuple[float, str]]) -> None:
+def draw_traffic(
+    axes: Axes, counted: dict[str, list[int]], step_seconds: float, marks: Sequence[tuple[float, str]]
+) -> None:
     """Draw the responses per second, by release and status, and the marks above them."""
     length = max(len(counted["blue"]) - 1, 1)  # without the half of a bar at the end
-    edges = [place * STEP_SECONDS for place in range(length + 1)]
+    edges = [place * step_seconds for place in range(length + 1)]
     floor = [0.0] * length
     for kind, colour in KINDS.items():
         counts = [*counted[kind], *([0] * length)][:length]
-        top = [below + count / STEP_SECONDS for below, count in zip(floor, counts, strict=True)]
+        top = [below + count / step_seconds for below, count in zip(floor, counts, strict=True)]
         label = f"{kind}: {sum(counted[kind]):,}"
         axes.stairs(top, edges, baseline=floor, fill=True, color=colour, label=label)
         floor = top
@@ -58,7 +61,8 @@ def draw_traffic(axes: Axes, counted: dict[str, list[int]], marks: Sequence[tupl
         level = height * (1.05 + 0.065 * number)
         colour = KINDS["failed"] if name == "Rollback" else "#333333"
         axes.vlines(second, 0, level + 0.03 * height, color=colour, linewidth=0.8, linestyle=":")
-        axes.text(second, level, f" {name}", color=colour, fontsize=8)
+        is_late = second > edges[-1] * 0.8
+        axes.text(second, level, f" {name} ", color=colour, fontsize=8, ha="right" if is_late else "left")
     axes.set(xlim=(0, edges[-1]), ylim=(0, height * (1.1 + 0.065 * len(marks))), ylabel="responses per second")
     axes.legend(loc="lower left", ncols=len(KINDS), framealpha=0.9)
 
@@ -70,7 +74,8 @@ def draw_tasks(axes: Axes, points: Sequence[tuple[float, dict[str, int]]], zones
     labels = [f"zone {zone}" for zone in zones]
     axes.stackplot(seconds, counts, labels=labels, colors=ZONE_COLOURS, step="post")
     axes.set(ylabel="healthy tasks")
-    axes.legend(loc="lower left", ncols=len(zones), framealpha=0.9)
+    # Above the right end, where it hides nothing.
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(zones), frameon=False, borderaxespad=0)
 
 
 def draw_connections(axes: Axes, points: Sequence[tuple[float, int]], budget: int) -> None:

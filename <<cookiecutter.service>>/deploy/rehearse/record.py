@@ -94,8 +94,7 @@ def count(answers: list[Answer], release: str) -> int:
 def reason(answer: Answer) -> str:
     """Return in words why a request failed."""
     if not answer.status:
-        gave_up = "timed out" in answer.fault
-        return "no response in time" if gave_up else f"no response ({answer.fault.partition(':')[0]})"
+        return "no response in time" if "timed out" in answer.fault else "the connection was closed"
     if answer.fault:
         return f"a wrong response ({answer.fault})"
     who = "the service" if answer.task else "the load balancer"

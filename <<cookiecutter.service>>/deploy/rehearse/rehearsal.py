@@ -9,19 +9,20 @@ from chassis.tests.faults.load import Load
 from deploy import checks
 from deploy.rehearse import requests, scheduler, settings
 from deploy.rehearse import stage as stages
-from deploy.rehearse.docker import StageError, docker
+from deploy.rehearse.docker import StageError, docker, until
 from deploy.rehearse.fleet import Fleet, State
 from deploy.rehearse.record import Record
 from deploy.rehearse.stage import Stage
 
-CLIENTS, PAUSE_SECONDS = 24, 0.25
-"""The load on many copies: steady, about 80 requests per second, which leaves a laptop time for everything else."""
+CLIENTS, PAUSE_SECONDS = 80, 1
+"""The load on many copies: about 80 requests per second, which leaves a laptop time for everything else. Each client
+waits for its response: were there only a few, all of them would soon wait for a task that hangs."""
 
 CLIENT_SECONDS = 10
 """When a client gives up: above what the service takes in the worst case, 7 s, so that its response is counted."""
 
 SAMPLE_SECONDS = 1
-"""How often the tasks of each zone and the connections are noted for the picture."""
+"""How often the tasks of each zone and the connections are recorded for the picture."""
 
 
 @dataclass
@@ -96,12 +97,16 @@ def start_blue(show: Rehearsal) -> None:
     if not scheduler.wait_until_well(show.fleet, seconds):
         states = ", ".join(f"{task.name} is {task.state.value}" for task in show.fleet.tasks.values())
         raise StageError(f"blue is not ready after {seconds:.0f} s: {states}")
+    wanted = show.copies * settings.CONNECTIONS_OF_A_TASK
+    if not until(lambda: show.stage.watch.now >= wanted, seconds):
+        raise StageError(f"{show.stage.watch.now} of {wanted} database connections after {seconds:.0f} s")
     checks.ready(f"http://127.0.0.1:{show.port}", settings.PREFIX, show.stage.release("blue"))
-    show.record.say("blue", f"{show.copies} tasks serve at the production listener; the load begins")
+    tasks = f"{show.copies} tasks serve" if show.copies > 1 else "one task serves"
+    show.record.say("blue", f"{tasks} at the production listener; the load begins")
 
 
 class Sampler:
-    """Notes for the picture how many tasks each zone has, how many connections there are, and how much memory."""
+    """Records for the picture how many tasks each zone has, how many connections there are, and how much memory."""
 
     def __init__(self, show: Rehearsal) -> None:
         self._show = show
@@ -109,7 +114,7 @@ class Sampler:
         self._threads = [threading.Thread(target=run) for run in (self._look, self._weigh)]
 
     def __enter__(self) -> Self:
-        """Begin to note."""
+        """Begin to record."""
         for thread in self._threads:
             thread.start()
         return self

@@ -1,6 +1,7 @@
-"""The requests that the load makes of the service. Change this file if the service has no notes any more.
+"""What the rehearsal knows of the notes: its requests, and the faults that it builds into a green.
 
-The load puts a text under an ID of its own, and gets it again: both are idempotent, so each failure is a failure.
+Change this file, and no other, if the service has no notes any more. The load puts a text under an ID of its own, and
+gets it again: both are idempotent, so that a client could repeat them, but it does not, and every failure is counted.
 """
 
 import http.client
@@ -14,6 +15,17 @@ PATH = f"{PREFIX}/notes"
 
 PAGE = 100
 """Items on a page of the list."""
+
+FAULTS = {
+    # A fault that no hook meets: only users put notes.
+    "broken": ("put_note", "assert note_id.int % 4"),
+    # A fault that the hooks meet: every eighth list takes too long.
+    "slow": (
+        "list_notes",
+        'query.__class__.seen = getattr(query, "seen", 0) + 1; query.seen % 8 or __import__("time").sleep(1.5)',
+    ),
+}
+"""Greens with a fault: the function of `service/api.py`, and the line that is put into it."""
 
 
 def body(text: str) -> dict[str, Any]:

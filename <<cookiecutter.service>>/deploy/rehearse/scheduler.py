@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from deploy.rehearse import balancer, fleet
-from deploy.rehearse.docker import StageError, docker
+from deploy.rehearse.docker import POLL_SECONDS, StageError, docker
 from deploy.rehearse.fleet import Fleet, State, Task
 
-PERIOD_SECONDS = 0.5
+PERIOD_SECONDS = 1
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Docker commands that run at the same time."""
 
 
@@ -130,7 +130,7 @@ def wait_until_well(those: Fleet, seconds: float) -> bool:
     while not those.is_well():
         if time.monotonic() > deadline:
             return False
-        time.sleep(PERIOD_SECONDS / 5)
+        time.sleep(POLL_SECONDS)
     return True
 
 

@@ -25,8 +25,9 @@ PREFIX = f"/api/{SERVICE}"
 DATABASE_NAME = ".".join(["postgres", *(_plain(label) for label in PRODUCTION["domain"].split("."))])
 """The DNS name under which the service finds its database: a CNAME."""
 
-VARIABLES = {name: str(value) for name, value in PRODUCTION["variables"].items()}
-"""The service's own configuration."""
+VARIABLES = {name: str(value) for name, value in PRODUCTION["variables"].items()} | {"WEB_CONCURRENCY": "1"}
+"""The service's own configuration: that of production, but with one worker, since a task has a processor of its own
+there, and here all tasks share those of one machine."""
 
 CONNECTIONS_OF_A_TASK = int(VARIABLES["WEB_CONCURRENCY"]) * int(VARIABLES["DATABASE_POOL_SIZE"])
 

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 from deploy import config
 from deploy.release.target import ReleaseError, client, say
 
+BUILDER = "deploy-release"
+"""Name of the builder."""
+
 STDERR = 2
 """File descriptor for the output of docker."""
 
@@ -21,7 +24,7 @@ def build() -> None:
     """Build the image of the commit, push it once, and print its digest.
 
     Raises:
-        ReleaseError: The tree is dirty, the tag exists, there is no repository, or docker failed.
+        ReleaseError: The tree is dirty, there is no repository, or docker failed.
     """
     if changed := _output("git", "status", "--porcelain", "."):
         raise ReleaseError(f"the tree is dirty, so no commit says what the image is made of: {changed.splitlines()[0]}")
@@ -33,19 +36,25 @@ def build() -> None:
     except ecr.exceptions.RepositoryNotFoundException:
         raise ReleaseError(f"there is no repository {name}: deploy the stack {name}-images first") from None
     with suppress(ecr.exceptions.ImageNotFoundException):
-        ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])
-        raise ReleaseError(f"the tag {tag} exists, and tags are never moved: release it, or build another commit")
+        # Tags are never moved: a build that is repeated takes the image that there is.
+        [image] = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
+        digest = image["imageDigest"]
+        say("pushed", tag=tag, image=f"{uri}@{digest}", digest=digest, status="was there")
+        return
     [granted] = ecr.get_authorization_token()["authorizationData"]
     user, password = base64.b64decode(granted["authorizationToken"]).decode().split(":", 1)
     # As `docker login` expects it: the host of the repository, with the port that only a registry of tests has.
     registry = urlsplit(f"//{uri}").netloc
     _docker("login", "--username", user, "--password-stdin", registry, stdin=password)
-    say("build", tag=tag, commit=commit)
+    say("build", tag=tag, commit=commit, platforms=config.platforms())
+    _create_builder()
     with tempfile.TemporaryDirectory() as folder:
         metadata = Path(folder) / "metadata.json"
         _docker(
             "buildx",
             "build",
+            f"--builder={BUILDER}",
+            f"--platform={config.platforms()}",
             "--push",
             "--sbom=true",
             "--provenance=mode=max",
@@ -56,7 +65,15 @@ def build() -> None:
             ".",
         )
         digest = json.loads(metadata.read_text(encoding="utf-8"))["containerimage.digest"]
-    say("pushed", tag=tag, image=f"{uri}@{digest}", digest=digest)
+    say("pushed", tag=tag, image=f"{uri}@{digest}", digest=digest, status="made")
+
+
+def _create_builder() -> None:
+    """Create a builder in a container, unless there is one: docker's own attaches neither SBOM nor provenance."""
+    try:
+        _output("docker", "buildx", "inspect", BUILDER)
+    except ReleaseError:
+        _docker("buildx", "create", f"--name={BUILDER}", "--driver=docker-container")
 
 
 def _build_id(commit: str) -> str:

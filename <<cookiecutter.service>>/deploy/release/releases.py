@@ -8,21 +8,31 @@ import re
 from datetime import UTC, datetime
 
 from deploy import config
-from deploy.release import rollout
+from deploy.release import rollout, scaling
 from deploy.release.target import Release, ReleaseError, Target, client, revision, say
 from deploy.release.task import ADMIN, run_once
 
 
-def make(target: Target, digest: str) -> Release:
+def make(target: Target, digest: str | None, *, again: bool = False) -> Release:
     """Return a release of the image with `digest` and the configuration of the stack: the newest one, if it matches.
+
+    Args:
+        target: Where.
+        digest: The image; `None` for the one that runs.
+        again: Whether a new release is made even so: its tasks read secrets anew.
 
     Raises:
         ReleaseError: The digest is malformed, or not in the repository.
     """
+    if not target.is_current:
+        raise ReleaseError(
+            f"deploy/{target.environment}.toml has changed since {target.name} was deployed: deploy the stack first"
+        )
+    digest = digest or target.digest()
     if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
         raise ReleaseError(f"{digest!r} is no digest: a digest is sha256: and 64 hexadecimal digits")
     newest = next(target.releases(), None)
-    if newest and (newest.digest, newest.configuration) == (digest, target.configuration):
+    if newest and not again and (newest.digest, newest.configuration) == (digest, target.configuration):
         say("release", release=newest.name, number=newest.number, digest=digest, status="was there")
         return newest
     task = target.ecs.describe_task_definition(taskDefinition=target.configuration)["taskDefinition"]
@@ -60,30 +70,42 @@ def _tag(target: Target, digest: str) -> str:
     return str(image.get("imageTags", ["build-untagged"])[0])
 
 
-def run(target: Target, release: Release) -> None:
+def run(target: Target, release: Release, *, despite_alarms: bool = False) -> None:
     """Migrate with `release`, give it the traffic, and wait until it has all of it.
 
+    Blue is kept for a while after that. A deployment that has come so far is finished first.
+
     Raises:
-        ReleaseError: The migration or the deployment failed; blue has the traffic then.
+        ReleaseError: The migration or the deployment failed; blue keeps the traffic.
     """
     controller = rollout.of(target)
     going = controller.current()
-    if going and controller.look(going).task_definition != release.arn:
-        raise ReleaseError(f"deployment {going} is not over: wait for it, or end it with `rollback`")
+    if going:
+        progress = controller.look(going)
+        if progress.task_definition != release.arn:
+            if not progress.has_traffic:
+                raise ReleaseError(f"deployment {going} is not over: wait for it, or end it with `rollback`")
+            say("finish", deployment=going, status="waiting")
+            controller.finish(going)
+            going = None
     if going or target.running() != release.arn:
-        if not going:
-            _scale(target)
-            say("migrate", release=release.name, status="starting")
-            if exit_status := run_once(target, release.arn, [*ADMIN, "migrate"], "migrate"):
-                raise ReleaseError(
-                    f"the migration of release {release.name} ended with status {exit_status}: see above"
-                )
-            going = controller.start(release)
-            say("deploy", release=release.name, deployment=going, status="started")
-        rollout.follow(controller, going)
+        with scaling.suspended(target):
+            if not going:
+                going = _start(target, controller, release, despite_alarms=despite_alarms)
+            rollout.follow(controller, going)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     target.ecs.tag_resource(resourceArn=release.arn, tags=[{"key": "deployed", "value": now}])
     say("run", release=release.name, status="succeeded")
+
+
+def _start(target: Target, controller: rollout.Controller, release: Release, *, despite_alarms: bool) -> str:
+    _scale(target)
+    say("migrate", release=release.name, status="starting")
+    if exit_status := run_once(target, release.arn, "migrate", [*ADMIN, "migrate"]):
+        raise ReleaseError(f"the migration of release {release.name} ended with status {exit_status}: see above")
+    started = controller.start(release, despite_alarms=despite_alarms)
+    say("deploy", release=release.name, deployment=started, status="started")
+    return started
 
 
 def _scale(target: Target) -> None:
@@ -102,7 +124,8 @@ def rollback(target: Target) -> None:
     controller = rollout.of(target)
     if going := controller.current():
         say("rollback", deployment=going, status="stopping")
-        controller.stop(going)
+        with scaling.suspended(target):
+            controller.stop(going)
         say("rollback", status="succeeded")
         return
     current = target.release_of(target.running())
@@ -110,23 +133,21 @@ def rollback(target: Target) -> None:
     if not current or not deployed:
         raise ReleaseError(f"{target.name} has no release before the one that runs")
     say("rollback", release=deployed[0].name, instead_of=current.name, status="starting")
-    run(target, deployed[0])
+    run(target, deployed[0], despite_alarms=True)
     # A release that was rolled back is not rolled back to: the next rollback goes further.
     target.ecs.untag_resource(resourceArn=current.arn, tagKeys=["deployed"])
 
 
 def status(target: Target) -> None:
     """Print what runs, which deployment is in progress, and which releases there are."""
-    service, running = target.service(), target.running()
-    image = target.ecs.describe_task_definition(taskDefinition=running)["taskDefinition"]["containerDefinitions"][0][
-        "image"
-    ]
+    service = target.service()
     for each in target.releases():
         say("known", release=each.name, number=each.number, digest=each.digest, deployed_at=each.deployed_at)
     say(
         "status",
-        running=revision(running),
-        digest=image.partition("@")[2],
+        running=revision(target.running()),
+        digest=target.digest(),
         tasks=service["runningCount"],
         deployment=rollout.of(target).current(),
+        scaling="suspended" if scaling.is_suspended(target) else "on",
     )

@@ -28,6 +28,8 @@ class Progress:
     """Why it ended without success."""
     rollback: str = ""
     """The id of the deployment that brings blue back."""
+    has_traffic: bool = False
+    """Whether green has all traffic, and passed the hooks. It may not be over then: blue is kept for a while."""
 
 
 class Controller(Protocol):
@@ -38,11 +40,18 @@ class Controller(Protocol):
     def current(self) -> str | None:
         """Return the id of the deployment that is in progress."""
 
-    def start(self, release: Release) -> str:
+    def start(self, release: Release, *, despite_alarms: bool) -> str:
         """Start to give `release` the traffic, and return the id of the deployment.
 
         Raises:
             ReleaseError: It was rejected.
+        """
+
+    def finish(self, deployment: str) -> None:
+        """Wait until a deployment whose green has all traffic is over; do not keep blue longer, where that is possible.
+
+        Raises:
+            ReleaseError: It failed after all.
         """
 
     def look(self, deployment: str) -> Progress:
@@ -62,7 +71,7 @@ def of(target: Target) -> Controller:
 
 
 def follow(controller: Controller, deployment: str) -> None:
-    """Print each event of the deployment as it happens, until it is over.
+    """Print each event of the deployment as it happens, until green has all traffic, or it is over.
 
     Raises:
         ReleaseError: It failed, was stopped or raised an alarm; the text names event, reason and log groups.
@@ -74,10 +83,10 @@ def follow(controller: Controller, deployment: str) -> None:
             if said.get(event) != state:
                 said[event] = state
                 say("event", event=event, status=state, **({"reason": message} if message else {}))
-        if progress.is_over:
+        if progress.is_over or progress.has_traffic:
             break
         pause()
-    if progress.has_succeeded:
+    if progress.has_succeeded or progress.has_traffic:
         return
     target = controller.target
     failed = [(event, message) for event, (state, message) in progress.events.items() if state == "Failed"]
@@ -86,6 +95,17 @@ def follow(controller: Controller, deployment: str) -> None:
     why = "; ".join([*(f"{event} failed{message and f': {message}'}" for event, message in failed), progress.reason])
     brought_back = f"; deployment {progress.rollback} brings blue back" if progress.rollback else ""
     raise ReleaseError(f"deployment {deployment} ended as {progress.status}: {why}; logs: {where}{brought_back}")
+
+
+def _wait(controller: Controller, deployment: str) -> None:
+    while not (progress := controller.look(deployment)).is_over:
+        pause()
+    if not progress.has_succeeded:
+        raise ReleaseError(f"deployment {deployment} ended as {progress.status}: {progress.reason}")
+
+
+NO_ALARMS: dict[str, Any] = {"enabled": False, "ignorePollAlarmFailure": True, "alarms": []}
+"""What overrides the alarms of a deployment group."""
 
 
 class CodeDeploy:
@@ -102,8 +122,11 @@ class CodeDeploy:
         listed: list[str] = self.api.list_deployments(**self.group, includeOnlyStatuses=going)["deployments"]
         return listed[0] if listed else None
 
-    def start(self, release: Release) -> str:
+    def start(self, release: Release, *, despite_alarms: bool) -> str:
         """Start to give `release` the traffic, and return the id of the deployment.
+
+        An alarm that is raised already blocks a deployment, also the one that would repair it: `despite_alarms` ignores
+        alarms for this one. https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_CreateDeployment.html
 
         Raises:
             ReleaseError: It was rejected.
@@ -111,8 +134,9 @@ class CodeDeploy:
         content = json.dumps(appspec(self.target, release))
         digest = hashlib.sha256(content.encode()).hexdigest()
         revision = {"revisionType": "AppSpecContent", "appSpecContent": {"content": content, "sha256": digest}}
+        options = {"overrideAlarmConfiguration": NO_ALARMS} if despite_alarms else {}
         try:
-            created = self.api.create_deployment(**self.group, description=release.name, revision=revision)
+            created = self.api.create_deployment(**self.group, description=release.name, revision=revision, **options)
         except ClientError as error:
             raise ReleaseError(f"the deployment was rejected: {line(error)}") from None
         return str(created["deploymentId"])
@@ -121,13 +145,15 @@ class CodeDeploy:
         """Return its progress."""
         info = self.api.get_deployment(deploymentId=deployment)["deploymentInfo"]
         content = json.loads((info["revision"].get("appSpecContent") or info["revision"]["string"])["content"])
+        events = self._events(deployment)
         error = info.get("errorInformation", {})
         return Progress(
             status=info["status"],
             is_over=info["status"] in {"Succeeded", "Failed", "Stopped"},
             has_succeeded=info["status"] == "Succeeded",
             task_definition=content["Resources"][0]["TargetService"]["Properties"]["TaskDefinition"],
-            events=self._events(deployment),
+            events=events,
+            has_traffic=info["status"] != "Stopped" and events.get(config.EVENTS[-1], ("",))[0] == "Succeeded",
             reason=f"{error.get('code', 'no code')}: {error.get('message', 'no reason is known')}",
             rollback=info.get("rollbackInfo", {}).get("rollbackDeploymentId", ""),
         )
@@ -153,6 +179,15 @@ class CodeDeploy:
         if progress.rollback:
             follow(self, progress.rollback)
 
+    def finish(self, deployment: str) -> None:
+        """End the time for which blue is kept, and wait until the deployment is over.
+
+        Raises:
+            ReleaseError: It failed after all.
+        """
+        self.api.continue_deployment(deploymentId=deployment, deploymentWaitType="TERMINATION_WAIT")
+        _wait(self, deployment)
+
 
 class Native:
     """ECS's own blue/green deployments."""
@@ -168,12 +203,16 @@ class Native:
         listed = self._deployments(status=going)
         return listed[0] if listed else None
 
-    def start(self, release: Release) -> str:
+    def start(self, release: Release, *, despite_alarms: bool) -> str:
         """Start to give `release` the traffic, and return the id of the deployment.
+
+        ECS itself does not watch alarms that are raised when a deployment starts.
+        https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-alarm-failure.html
 
         Raises:
             ReleaseError: It was rejected, or does not appear.
         """
+        del despite_alarms
         before = self._deployments()
         try:
             self.api.update_service(**self.service, taskDefinition=release.arn)
@@ -201,6 +240,7 @@ class Native:
             has_succeeded=status == "SUCCESSFUL",
             task_definition=revision["taskDefinition"],
             events={event: ("Failed", reason) if failing else ("InProgress", "")} if event else {},
+            has_traffic=not failing and stage in {"BAKE_TIME", "CLEAN_UP"},
             reason=reason,
         )
 
@@ -216,6 +256,14 @@ class Native:
         if progress.status != "ROLLBACK_SUCCESSFUL":
             raise ReleaseError(f"deployment {deployment} ended as {progress.status}: {progress.reason}")
 
+    def finish(self, deployment: str) -> None:
+        """Wait until the deployment is over: ECS cannot cut the bake time short.
+
+        Raises:
+            ReleaseError: It failed after all.
+        """
+        _wait(self, deployment)
+
     def _deployments(self, **options: Any) -> list[str]:
         listed = self.api.list_service_deployments(**self.service, **options)["serviceDeployments"]
         return [each["serviceDeploymentArn"] for each in listed]
@@ -226,10 +274,12 @@ def appspec(target: Target, release: Release) -> dict[str, Any]:
 
     https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file.html
     """
-    service = {
+    service: dict[str, Any] = {
         "TaskDefinition": release.arn,
         "LoadBalancerInfo": {"ContainerName": config.CONTAINER, "ContainerPort": config.PORT},
     }
+    if target.capacity == "FARGATE_SPOT":
+        service["CapacityProviderStrategy"] = [{"Base": 0, "CapacityProvider": "FARGATE_SPOT", "Weight": 1}]
     return {
         "version": 0.0,
         "Resources": [{"TargetService": {"Type": "AWS::ECS::Service", "Properties": service}}],

@@ -48,6 +48,7 @@ class Target:
     """The service in an environment, as AWS has it."""
 
     def __init__(self, environment: str) -> None:
+        self.environment = environment
         self.region = str(config.read(environment)["region"])
         self.name = f"{config.service_name()}-{environment}"
         self.log_group = f"/ecs/{environment}/{config.service_name()}"
@@ -64,6 +65,9 @@ class Target:
         self.configuration = outputs["Configuration"]
         self.controller = outputs["Controller"]
         self.image = outputs["Image"]
+        self.capacity = outputs["Capacity"]
+        self.shell_role = outputs["ShellRole"]
+        self.is_current = outputs["Fingerprint"] == config.fingerprint(config.read(environment))
         self.tasks_min = int(outputs["TasksMin"])
         self.network = {
             "awsvpcConfiguration": {
@@ -130,6 +134,11 @@ class Target:
             raise ReleaseError(f"the cluster {self.cluster} has no service {name}: deploy the stack {self.name}")
         service: dict[str, Any] = services[0]
         return service
+
+    def digest(self) -> str:
+        """Return the digest of the image that has the traffic."""
+        task = self.ecs.describe_task_definition(taskDefinition=self.running())["taskDefinition"]
+        return str(task["containerDefinitions"][0]["image"].partition("@")[2])
 
     def running(self) -> str:
         """Return the ARN of the task definition that has the traffic."""

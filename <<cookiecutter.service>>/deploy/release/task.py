@@ -13,29 +13,14 @@ TASK_SECONDS = 1_800
 ADMIN = ("python", "-m", "service.admin")
 
 
-def run_once(target: Target, arn: str, command: list[str], step: str) -> int:
-    """Run `command` once in a task of its own, print its log, and return its exit status.
+def run_once(target: Target, arn: str, step: str, command: list[str] | None = None) -> int:
+    """Run `command`, or that of the task definition, in a task of its own; print its log, and return its exit status.
 
     Raises:
         ReleaseError: The task did not start, or did not end in time.
     """
-    definition = target.ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
-    options: dict[str, Any] = {}
-    if definition.get("networkMode") == "awsvpc":
-        options["networkConfiguration"] = target.network
-    started = target.ecs.run_task(
-        cluster=target.cluster,
-        taskDefinition=arn,
-        launchType=definition.get("requiresCompatibilities", ["FARGATE"])[0],
-        startedBy="deploy.release",
-        overrides={"containerOverrides": [{"name": config.CONTAINER, "command": command}]},
-        **options,
-    )
-    if not started["tasks"]:
-        reasons = ", ".join(each.get("reason", "unknown") for each in started.get("failures", [])) or "unknown"
-        raise ReleaseError(f"{step}: the task could not be placed: {reasons}")
-    task_arn = started["tasks"][0]["taskArn"]
-    say(step, task=task_arn, status="running")
+    overrides = {"containerOverrides": [{"name": config.CONTAINER, "command": command}] if command else []}
+    task_arn = start(target, arn, step, overrides=overrides)
     deadline, ended = time.monotonic() + TASK_SECONDS, None
     while not ended:
         if time.monotonic() > deadline:
@@ -51,6 +36,30 @@ def run_once(target: Target, arn: str, command: list[str], step: str) -> int:
         raise ReleaseError(f"{step}: the task never started: {why}")
     say(step, task=task_arn, status="ended", exit_status=container["exitCode"])
     return int(container["exitCode"])
+
+
+def start(target: Target, arn: str, step: str, **options: Any) -> str:
+    """Start a task of its own, and return its ARN.
+
+    Raises:
+        ReleaseError: It could not be placed.
+    """
+    definition = target.ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"]
+    if definition.get("networkMode") == "awsvpc":
+        options["networkConfiguration"] = target.network
+    started = target.ecs.run_task(
+        cluster=target.cluster,
+        taskDefinition=arn,
+        launchType=definition.get("requiresCompatibilities", ["FARGATE"])[0],
+        startedBy="deploy.release",
+        **options,
+    )
+    if not started["tasks"]:
+        reasons = ", ".join(each.get("reason", "unknown") for each in started.get("failures", [])) or "unknown"
+        raise ReleaseError(f"{step}: the task could not be placed: {reasons}")
+    task_arn = str(started["tasks"][0]["taskArn"])
+    say(step, task=task_arn, status="running")
+    return task_arn
 
 
 def _show_log(target: Target, task_arn: str) -> None:

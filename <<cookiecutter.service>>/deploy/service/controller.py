@@ -44,7 +44,7 @@ def code_deploy(stack: Stack, environment: Environment, service: Service, routes
         deployment_group_name=environment.stack_name,
         role=deploying.without_policy_updates(),
         service=service,
-        deployment_config=codedeploy.EcsDeploymentConfig.CANARY_10_PERCENT_5_MINUTES
+        deployment_config=codedeploy.EcsDeploymentConfig.CANARY_10_PERCENT_15_MINUTES
         if own.canary
         else codedeploy.EcsDeploymentConfig.ALL_AT_ONCE,
         blue_green_deployment_config=codedeploy.EcsBlueGreenDeploymentConfig(
@@ -117,7 +117,8 @@ def native(stack: Stack, _environment: Environment, service: Service, routes: Ro
         [alarm.alarm_name for alarm in gates.alarms], behavior=ecs.AlarmBehavior.ROLLBACK_ON_ALARM
     )
     _lifecycle_hooks(stack, service, gates.functions)
-    move = role(stack, "MoveRole", "ecs")
+    policy = "AmazonECSInfrastructureRolePolicyForLoadBalancers"
+    move = role(stack, "MoveRole", "ecs", managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name(policy)])
     target = service.load_balancer_target(
         container_name=config.CONTAINER,
         container_port=config.PORT,
@@ -130,6 +131,13 @@ def native(stack: Stack, _environment: Environment, service: Service, routes: Ro
         ),
     )
     target.attach_to_application_target_group(routes.blue)
+    acknowledge(
+        move,
+        (
+            f"AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/{policy}]",
+            "AWS's own policy for this purpose, which changes with what ECS needs.",
+        ),
+    )
 
 
 def _lifecycle_hooks(stack: Stack, service: Service, functions: Mapping[str, lambda_.Function]) -> None:

@@ -69,6 +69,8 @@ def _function(stack: Stack, environment: Environment, event: str, common: dict[s
             "LATENCY_BOUND_MS": str(environment.service.latency_bound_ms),
             "CLUSTER": shared(environment, "Cluster"),
             "FAMILY": environment.stack_name,
+            "SERVICE": environment.service_name,
+            "TOKEN_CREDENTIALS": environment.service.token_credentials,
         },
     )
 
@@ -86,6 +88,7 @@ def _role(stack: Stack, environment: Environment) -> iam.Role:
             [ecs_arn(stack, "service-revision", cluster, environment.service_name, "*")],
         ),
         (["ecs:DescribeTasks"], [ecs_arn(stack, "task", cluster, "*")]),
+        (["ecs:DescribeServices"], [ecs_arn(stack, "service", cluster, environment.service_name)]),
         # These have no resource. The network interfaces are those that attach the functions to the VPC.
         # https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions
         (
@@ -103,6 +106,9 @@ def _role(stack: Stack, environment: Environment) -> iam.Role:
         ),
     ):
         made.add_to_policy(iam.PolicyStatement(actions=actions, resources=resources))
+    if environment.service.token_credentials:
+        readable = [environment.service.token_credentials]
+        made.add_to_policy(iam.PolicyStatement(actions=["secretsmanager:GetSecretValue"], resources=readable))
     acknowledge(
         made,
         (

@@ -7,6 +7,7 @@ from constructs import Construct
 
 from deploy import config
 from deploy.config import Environment
+from deploy.service.pipeline import build_role
 
 
 def images_stack(scope: Construct, environment: Environment) -> cdk.Stack:
@@ -36,4 +37,5 @@ def images_stack(scope: Construct, environment: Environment) -> cdk.Stack:
         if account != environment.images_account:
             repository.grant_pull(iam.AccountPrincipal(account))
             repository.grant(iam.AccountPrincipal(account), "ecr:DescribeImages")
+    build_role(stack, environment, repository)
     return stack

@@ -10,6 +10,7 @@ from aws_cdk import aws_route53 as route53
 from deploy import config
 from deploy.config import Environment
 from deploy.platform.exports import shared
+from deploy.platform.network import public_zone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def security_group(stack: Stack, environment: Environment, name: str) -> ec2.ISe
 
 
 def name(stack: Stack, environment: Environment) -> None:
-    """Create the CNAME of the service, `<service>.<domain>`."""
+    """Create the CNAME of the service, `<service>.<domain>`; for a public balancer also in the public zone."""
     zone = route53.HostedZone.from_hosted_zone_attributes(
         stack, "Zone", hosted_zone_id=shared(environment, "ZoneId"), zone_name=environment.domain
     )
@@ -60,6 +61,15 @@ def name(stack: Stack, environment: Environment) -> None:
         domain_name=shared(environment, "BalancerDnsName"),
         ttl=Duration.seconds(60),
     )
+    if environment.platform.public:
+        route53.CnameRecord(
+            stack,
+            "PublicName",
+            zone=public_zone(stack, environment),
+            record_name=f"{environment.service_name}.{environment.domain}.",
+            domain_name=shared(environment, "BalancerDnsName"),
+            ttl=Duration.seconds(60),
+        )
 
 
 def _target_group(stack: Stack, environment: Environment, vpc: ec2.IVpc, colour: str) -> elb.ApplicationTargetGroup:
@@ -106,7 +116,7 @@ def _rule(
         stack,
         name,
         listener=listener,
-        priority=environment.service.listener_priority,
+        priority=environment.listener_priority,
         conditions=[elb.ListenerCondition.path_patterns([prefix, f"{prefix}/*"])],
         action=action,
     )

@@ -17,7 +17,7 @@ from constructs import Construct
 from deploy import config
 from deploy.config import Environment
 from deploy.platform.exports import shared
-from deploy.service import alarms, controller, functions, metrics, routing
+from deploy.service import alarms, controller, functions, metrics, oneoff, pipeline, routing
 from deploy.service.task import task_definition
 
 CPU_PERCENT = 60
@@ -55,7 +55,7 @@ def service_stack(scope: Construct, environment: Environment, digest: str) -> cd
     logged = metrics.metrics(stack, environment, log_group)
     metrics.dashboard(stack, environment, logged)
     gates = controller.Gates(
-        alarms=alarms.alarms(stack, environment, routes, logged),
+        alarms=alarms.alarms(stack, environment, routes),
         functions=functions.functions(stack, environment, vpc),
     )
     service = _service(stack, environment, cluster, task, tasks)
@@ -64,7 +64,16 @@ def service_stack(scope: Construct, environment: Environment, digest: str) -> cd
     control(stack, environment, service, routes, gates)
     _scaling(environment, service)
     routing.name(stack, environment)
-    _outputs(stack, environment, cluster, task, vpc)
+    if environment.owns_credentials:
+        oneoff.database_task(stack, environment, digest, log_group)
+    shell = oneoff.shell_role(stack)
+    pipeline.release_role(stack, environment, task)
+    _outputs(
+        stack,
+        environment,
+        {"ClusterName": cluster.cluster_name, "Configuration": task.task_definition_arn, "ShellRole": shell.role_arn},
+        vpc,
+    )
     return stack
 
 
@@ -100,6 +109,11 @@ def _service(
         stack,
         "Service",
         **common,
+        capacity_provider_strategies=[
+            ecs.CapacityProviderStrategy(capacity_provider=environment.service.capacity, weight=1)
+        ]
+        if environment.service.capacity == "FARGATE_SPOT"
+        else None,
         security_groups=[tasks],
         vpc_subnets=ec2.SubnetSelection(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),  # one per zone
         platform_version=ecs.FargatePlatformVersion.LATEST,
@@ -123,7 +137,7 @@ def _deployments(environment: Environment) -> dict[str, Any]:
         "task_definition_revision": ecs.TaskDefinitionRevision.LATEST,
     }
     if own.canary:
-        options["canary_configuration"] = ecs.TrafficShiftConfig(step_percent=10, step_bake_time=Duration.minutes(5))
+        options["canary_configuration"] = ecs.TrafficShiftConfig(step_percent=10, step_bake_time=Duration.minutes(15))
     return options
 
 
@@ -132,18 +146,29 @@ def _scaling(environment: Environment, service: controller.Service) -> None:
         min_capacity=environment.service.tasks_min, max_capacity=environment.service.tasks_max
     )
     count.scale_on_cpu_utilization("Load", target_utilization_percent=CPU_PERCENT)  # type: ignore[attr-defined] # jsii names the base
+    if environment.night:
+        stop, start = environment.night
+        for name, hour, counts in (
+            ("Night", stop, (0, 0)),
+            ("Morning", start, (environment.service.tasks_min, environment.service.tasks_max)),
+        ):
+            count.scale_on_schedule(  # type: ignore[attr-defined] # so
+                name,
+                schedule=scaling.Schedule.expression(f"cron(0 {hour} ? * MON-FRI *)"),
+                min_capacity=counts[0],
+                max_capacity=counts[1],
+            )
 
 
-def _outputs(
-    stack: cdk.Stack, environment: Environment, cluster: ecs.ICluster, task: ecs.TaskDefinition, vpc: ec2.IVpc
-) -> None:
+def _outputs(stack: cdk.Stack, environment: Environment, made: dict[str, str], vpc: ec2.IVpc) -> None:
     """Output what `deploy/release/` needs to know."""
     subnets = Fn.join(",", vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS).subnet_ids)
     image = f"{environment.images_account}.dkr.ecr.{environment.region}.amazonaws.com/{environment.service_name}"
     for name, value in {
-        "ClusterName": cluster.cluster_name,
-        "Configuration": task.task_definition_arn,
+        **made,
+        "Capacity": environment.service.capacity,
         "Controller": environment.service.controller,
+        "Fingerprint": environment.fingerprint,
         "Image": image,
         "SecurityGroupId": shared(environment, "TasksSecurityGroup"),
         "SubnetIds": subnets,

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from aws_cdk import Duration, RemovalPolicy, Size, Stack
+from aws_cdk import ArnFormat, Duration, RemovalPolicy, Size, Stack
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 
@@ -12,6 +13,7 @@ from deploy import config
 from deploy.config import Environment
 from deploy.findings import acknowledge
 from deploy.roles import role
+from deploy.service.database import credentials
 
 USER = "10001:10001"
 """User and group of the process, as in the Dockerfile."""
@@ -21,72 +23,105 @@ def task_definition(
     stack: Stack, environment: Environment, digest: str, log_group: logs.LogGroup
 ) -> ecs.TaskDefinition:
     """Create the task definition for the image with `digest`."""
-    execution = role(stack, "ExecutionRole", "ecs-tasks", description="Starts tasks: image, secrets, logs")
+    execution = execution_role(stack, environment)
     own = role(stack, "TaskRole", "ecs-tasks", description="What the service itself may do: nothing")
-    task = _definition(stack, environment, {"execution_role": execution, "task_role": own})
+    task = definition(
+        stack, environment, "Task", environment.stack_name, {"execution_role": execution, "task_role": own}
+    )
     # Earlier releases stay: a rollback needs them.
     task.apply_removal_policy(RemovalPolicy.RETAIN)
-    _container(stack, environment, digest, log_group, task)
-    acknowledge(
-        task,
-        ("AwsSolutions-ECS2", "The variables hold no secrets: those are referenced by ARN and key."),
-    )
-    acknowledge(execution, ("AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken has no resource."))
-    return task
-
-
-def _definition(
-    stack: Stack, environment: Environment, roles: dict[str, Any]
-) -> ecs.FargateTaskDefinition | ecs.Ec2TaskDefinition:
-    own = environment.service
-    if not environment.is_fargate:
-        return ecs.Ec2TaskDefinition(
-            stack,
-            "Task",
-            family=environment.stack_name,
-            network_mode=ecs.NetworkMode.BRIDGE,
-            **roles,
-        )
-    return ecs.FargateTaskDefinition(
+    container(
         stack,
-        "Task",
-        family=environment.stack_name,
-        cpu=own.cpu_units,
-        memory_limit_mib=own.memory_mib,
-        runtime_platform=ecs.RuntimePlatform(
-            cpu_architecture=ecs.CpuArchitecture.X86_64,
-            operating_system_family=ecs.OperatingSystemFamily.LINUX,
-        ),
-        **roles,
-    )
-
-
-def _container(
-    stack: Stack, environment: Environment, digest: str, log_group: logs.LogGroup, task: ecs.TaskDefinition
-) -> None:
-    own = environment.service
-    secret = secretsmanager.Secret.from_secret_complete_arn(stack, "Secret", own.secret_arn)
-    process = ecs.LinuxParameters(stack, "Process", init_process_enabled=True)
-    process.drop_capabilities(ecs.Capability.ALL)
-    port = (
-        ecs.PortMapping(container_port=config.PORT)
-        if environment.is_fargate
-        else ecs.PortMapping(container_port=config.PORT, host_port=0)  # any free port, so that tasks share machines
-    )
-    task.add_container(
-        config.CONTAINER,
-        image=ecs.ContainerImage.from_ecr_repository(_repository(stack, environment), digest),
-        cpu=own.cpu_units,
-        memory_limit_mib=own.memory_mib,
-        environment={
+        environment,
+        task,
+        log_group,
+        image=image(stack, environment, digest),
+        variables={
+            "DATABASE_URL": environment.database_url,
             **environment.variables,
             "PORT": str(config.PORT),
             # The balancer's addresses change within its subnets, and the security group lets nobody else reach tasks.
             "FORWARDED_ALLOW_IPS": environment.cidr,
             "URL_PREFIX": environment.url_prefix,
         },
-        secrets={key: ecs.Secret.from_secrets_manager(secret, key) for key in own.secret_keys},
-        port_mappings=[port],
+        secrets={**credentials(stack, environment), **_named(stack, environment)},
+        port_mappings=[
+            ecs.PortMapping(container_port=config.PORT)
+            if environment.is_fargate
+            else ecs.PortMapping(container_port=config.PORT, host_port=0)  # any free port, so that tasks share machines
+        ],
+        stop_timeout=Duration.seconds(environment.service.stop_timeout_seconds),
+    )
+    acknowledge(
+        task,
+        ("AwsSolutions-ECS2", "The variables hold no secrets: those are referenced by ARN and key."),
+    )
+    return task
+
+
+def execution_role(stack: Stack, environment: Environment) -> iam.Role:
+    """Create the role that starts tasks: it may read the secrets of this service, also those of earlier releases.
+
+    A release that is rolled back to needs the secrets that it was made with, so they are allowed by their prefix.
+    """
+    made = role(stack, "ExecutionRole", "ecs-tasks", description="Starts tasks: image, secrets, logs")
+    secrets = stack.format_arn(
+        service="secretsmanager",
+        resource="secret",
+        resource_name=f"{environment.secret_prefix}*",
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    )
+    made.add_to_policy(iam.PolicyStatement(actions=["secretsmanager:GetSecretValue"], resources=[secrets]))
+    where = f"arn:<AWS::Partition>:secretsmanager:{environment.region}:{environment.account}:secret"
+    acknowledge(
+        made,
+        ("AwsSolutions-IAM5[Resource::*]", "ecr:GetAuthorizationToken has no resource."),
+        (
+            f"AwsSolutions-IAM5[Resource::{where}:{environment.secret_prefix}*]",
+            "The service's own secrets, of this release and of those that can be rolled back to.",
+        ),
+    )
+    return made
+
+
+def definition(
+    stack: Stack, environment: Environment, name: str, family: str, roles: dict[str, Any]
+) -> ecs.FargateTaskDefinition | ecs.Ec2TaskDefinition:
+    """Create a task definition without a container. `roles` are `execution_role` and `task_role`."""
+    own = environment.service
+    if not environment.is_fargate:
+        return ecs.Ec2TaskDefinition(stack, name, family=family, network_mode=ecs.NetworkMode.BRIDGE, **roles)
+    is_arm = own.architecture == "ARM64"
+    return ecs.FargateTaskDefinition(
+        stack,
+        name,
+        family=family,
+        cpu=own.cpu_units,
+        memory_limit_mib=own.memory_mib,
+        runtime_platform=ecs.RuntimePlatform(
+            cpu_architecture=ecs.CpuArchitecture.ARM64 if is_arm else ecs.CpuArchitecture.X86_64,
+            operating_system_family=ecs.OperatingSystemFamily.LINUX,
+        ),
+        **roles,
+    )
+
+
+def container(
+    stack: Stack,
+    environment: Environment,
+    task: ecs.TaskDefinition,
+    log_group: logs.LogGroup,
+    *,
+    variables: dict[str, str],
+    **options: Any,
+) -> None:
+    """Add the container: it runs as an unprivileged user without capabilities, on a read-only root."""
+    process = ecs.LinuxParameters(stack, f"{task.node.id.removesuffix('Task')}Process", init_process_enabled=True)
+    process.drop_capabilities(ecs.Capability.ALL)
+    task.add_container(
+        config.CONTAINER,
+        cpu=environment.service.cpu_units,
+        memory_limit_mib=environment.service.memory_mib,
         # Non-blocking: the service goes on when its log cannot be delivered, and lines are lost instead.
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html
         logging=ecs.LogDrivers.aws_logs(
@@ -98,9 +133,17 @@ def _container(
         linux_parameters=process,
         readonly_root_filesystem=True,
         user=USER,
-        stop_timeout=Duration.seconds(own.stop_timeout_seconds),
         essential=True,
+        environment=variables,
+        **options,
     )
+
+
+def image(stack: Stack, environment: Environment, digest: str) -> ecs.ContainerImage:
+    """Return the image of the service with `digest`."""
+    found = stack.node.try_find_child("Repository")
+    repository = found if isinstance(found, ecr.RepositoryBase) else _repository(stack, environment)
+    return ecs.ContainerImage.from_ecr_repository(repository, digest)
 
 
 def _repository(stack: Stack, environment: Environment) -> ecr.IRepository:
@@ -115,3 +158,14 @@ def _repository(stack: Stack, environment: Environment) -> ecr.IRepository:
             resource_name=environment.service_name,
         ),
     )
+
+
+def _named(stack: Stack, environment: Environment) -> dict[str, ecs.Secret]:
+    """Return the secrets that the environment file names, by environment variable."""
+    found = {}
+    for name, reference in environment.secrets.items():
+        parts = reference.split(":")
+        arn, key = ":".join(parts[:7]), parts[7] if len(parts) > 7 else None  # noqa: PLR2004 - the parts of an ARN
+        secret = secretsmanager.Secret.from_secret_complete_arn(stack, f"Secret{name}", arn)
+        found[name] = ecs.Secret.from_secrets_manager(secret, key)
+    return found

@@ -18,8 +18,9 @@ from moto.codedeploy.models import codedeploy_backends
 from moto.core.utils import utcnow
 from moto.ecs.models import ecs_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.rds.models import DBParameterGroup
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from deploy.tests import gaps  # noqa: F401 - for what it adds to moto
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 DIGEST = f"sha256:{'ab' * 32}"
@@ -65,19 +66,13 @@ ENDINGS: dict[str, tuple[str, str | None, dict[str, str]]] = {
 """By script: how a deployment ends, at which event, and the error that is told."""
 
 
-# What `Ref` of such a group is; moto 5.2.5 forgets it, and CloudFormation fails there.
-def _name_of(group: Any) -> str:
-    return str(group.name)
-
-
-setattr(DBParameterGroup, "physical_resource_id", property(_name_of))  # noqa: B010 - it has none
-
-
 class Cloud:
     """The server. `script` says how the next deployments end."""
 
     def __init__(self) -> None:
         self.script = "success"
+        self.blue_looks = len(EVENTS)
+        """How many looks a deployment takes until it is over; green has all traffic after one for each event."""
         self.seen: dict[str, int] = {}
         self.stopped: set[str] = set()
         self.native: list[dict[str, Any]] = []
@@ -112,7 +107,9 @@ class Cloud:
             "wsgi.input": _Body(request),
         }
         list(self.moto(environ, _ignore))
-        self.__dict__.update(script="success", seen={}, stopped=set(), native=[], hooks=[], requests=[])
+        self.__dict__.update(
+            script="success", blue_looks=len(EVENTS), seen={}, stopped=set(), native=[], hooks=[], requests=[]
+        )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request of WSGI: from the script, or else by moto."""
@@ -160,10 +157,10 @@ class Cloud:
             self.seen[identity] = self.seen.get(identity, 0) + 1
             deployment.status = "InProgress"
             status, last, _ = self._ending(identity)
-            if status != "InProgress" and self.seen[identity] > (EVENTS.index(last) if last else len(EVENTS)):
+            if status == "Succeeded" and self.seen[identity] == len(EVENTS):
+                _give_traffic(json.loads(_content(deployment.revision)))
+            if status != "InProgress" and self.seen[identity] > (EVENTS.index(last) if last else self.blue_looks):
                 deployment.status = status
-                if status == "Succeeded":
-                    _give_traffic(json.loads(_content(deployment.revision)))
         status, _, error = self._ending(identity)
         info = {
             "deploymentId": identity,
@@ -197,6 +194,10 @@ class Cloud:
         self.stopped.add(request["deploymentId"])
         self.seen[request["deploymentId"]] = EVENTS.index("AllowTraffic")
         return {"status": "Pending", "statusMessage": "stopping"}
+
+    def on_ContinueDeployment(self, request: dict[str, Any]) -> Any:
+        self.seen[request["deploymentId"]] = 10 * self.blue_looks
+        return dict[str, Any]()
 
     def on_PutLifecycleEventHookExecutionStatus(self, request: dict[str, Any]) -> Any:
         self.hooks.append(request)

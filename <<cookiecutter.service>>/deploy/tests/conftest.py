@@ -18,14 +18,26 @@ COMBINATIONS = list(itertools.product(("FARGATE", "EC2"), ("CODE_DEPLOY", "ECS")
 def tables(capacity: str = "FARGATE", controller: str = "CODE_DEPLOY") -> dict[str, Any]:
     """`deploy/staging.toml`, filled in."""
     filled = config.read("staging")
-    filled |= {"account": ACCOUNT, "images_account": ACCOUNT, "region": REGION}
-    filled["platform"]["certificate_arn"] = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1"
-    name = f"staging/{config.service_name()}"
-    filled["service"] |= {
-        "capacity": capacity,
-        "controller": controller,
-        "secret_arn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf",
+    filled |= {"account": ACCOUNT, "images_account": ACCOUNT, "region": REGION, "repository": "example/orders"}
+    filled["platform"] |= {
+        "certificate_arn": f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1",
+        "instances": 12 if capacity == "EC2" else 0,
+        "instance_type": "m7g.large",
     }
+    filled["service"] |= {"capacity": capacity, "controller": controller}
+    return filled
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Return the filled-in environment with `table__key=value` changed. `None` removes the key."""
+    filled = tables()
+    for path, value in changes.items():
+        table, _, key = path.rpartition("__")
+        target = filled.setdefault(table, {}) if table else filled
+        if value is None:
+            del target[key]
+        else:
+            target[key] = value
     return filled
 
 

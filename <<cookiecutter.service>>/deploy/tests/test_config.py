@@ -6,20 +6,10 @@ from typing import Any
 import pytest
 
 from deploy import config, environments
-from deploy.tests.conftest import tables
+from deploy.tests.cloud import ACCOUNT, REGION
+from deploy.tests.conftest import changed, tables
 
-
-def changed(**changes: Any) -> dict[str, Any]:
-    """Return the filled-in environment with `table__key=value` changed. `None` removes the key."""
-    filled = tables()
-    for path, value in changes.items():
-        table, _, key = path.rpartition("__")
-        target = filled[table] if table else filled
-        if value is None:
-            del target[key]
-        else:
-            target[key] = value
-    return filled
+SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:staging/orders/api-AbCdEf"
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
@@ -29,7 +19,6 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
     filled = config.read(name)
     filled |= {key: tables()[key] for key in ("account", "images_account", "region")}
     filled["platform"]["certificate_arn"] = tables()["platform"]["certificate_arn"]
-    filled["service"]["secret_arn"] = tables()["service"]["secret_arn"]
     assert environments.parse(name, filled).service.tasks_min >= 3
 
 
@@ -45,22 +34,81 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ({"service__tasks_max": 10}, "a release needs 201 database connections"),
         ({"variables__WEB_CONCURRENCY": 4}, "and the server has 185 (database_max_connections - 15)"),
         ({"account": "12"}, "account '12' is not the number of an AWS account"),
-        ({"service__capacity": "LAMBDA"}, "[service] capacity must be FARGATE or EC2"),
+        ({"service__capacity": "LAMBDA"}, "[service] capacity must be FARGATE, FARGATE_SPOT or EC2"),
         ({"service__controller": "EXTERNAL"}, "[service] controller must be CODE_DEPLOY or ECS"),
         (
             {"service__log_retention_days": 31},
             "[service] log_retention_days must be of [1, 7, 14, 30",
         ),
         ({"service__tasks_min": 7}, "[service] tasks_min must be 1 to tasks_max"),
-        ({"service__tasks_min": "3"}, "[service] tasks_min must be of type int"),
+        ({"service__tasks_min": "3"}, "[service] tasks_min must be a whole number"),
         ({"service__tasks_min": None}, "[service] missing 1 required keyword-only argument: 'tasks_min'"),
         ({"service__colour": "blue"}, "[service] got an unexpected keyword argument 'colour'"),
         ({"domain": None}, "missing 1 required keyword-only argument: 'domain'"),
         (
-            {"service__secret_arn": "arn:aws:secretsmanager:us-east-1:1:secret:x"},
-            "secret_arn is not an ARN in eu-central-1",
+            {"secrets__API_KEY": "x"},
+            "[secrets] API_KEY is not the ARN of a secret in eu-central-1:123456789012, with the six",
         ),
-        ({"service__secret_keys": ["OTHER"]}, "secret_keys must contain DATABASE_URL"),
+        (
+            {"secrets__API_KEY": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:staging/orders/api"},
+            "with the six characters at its end",
+        ),
+        ({"secrets__API_KEY": SECRET}, "[secrets] API_KEY is not a variable that is set here"),
+        ({"secrets__PGPASSWORD": f"{SECRET}:password"}, "[secrets] must have both PGUSER and PGPASSWORD, or neither"),
+        ({"secrets__LOG_LEVEL": SECRET, "variables__LOG_LEVEL": "INFO"}, "[secrets] LOG_LEVEL is also in [variables]"),
+        (
+            {"existing__database": {"host": "h", "security_group": "sg-1"}},
+            "[existing] database needs secret, or [secrets]",
+        ),
+        ({"variables__JWKS_URL": "https://issuer/keys"}, "[service] token_credentials is needed where JWKS_URL is set"),
+        ({"service__cpu_units": 300, "service__memory_mib": 700}, "Fargate has no tasks of 300 CPU units and 700 MiB"),
+        (
+            {"service__memory_mib": 8192},
+            "of 512 CPU units and 8192 MiB: it needs memory_mib of [1024, 2048, 3072, 4096]",
+        ),
+        ({"service__blue_minutes": 3000}, "[service] blue_minutes must be 0 to 2880"),
+        ({"service__blue_minutes": 1441, "service__controller": "ECS"}, "[service] blue_minutes must be 0 to 1440"),
+        ({"service__listener_priority": 0}, "[service] listener_priority must be 1 to 50000"),
+        ({"service__deregistration_seconds": 20}, "deregistration_seconds 20 must be above SHUTDOWN_SECONDS, 20 s"),
+        ({"service__latency_bound_ms": 0}, "[service] latency_bound_ms must be at least 1"),
+        ({"service__architecture": "POWER"}, "[service] architecture must be ARM64 or X86_64"),
+        (
+            {"platform__availability_zones": ["eu-central-1a", "eu-central-1b", "eu-west-1a"]},
+            "'eu-west-1a' is not a zone of eu-central-1",
+        ),
+        ({"platform__availability_zones": "eu-central-1a"}, "[platform] availability_zones must be a list"),
+        ({"platform__availability_zones": [1, 2, 3]}, "[platform] availability_zones must contain texts only"),
+        ({"platform__cidr": "10.0.0.0"}, "[platform] cidr must be a network of /16 to /24"),
+        ({"platform__nat_gateways": 0}, "[platform] nat_gateways must be 1 to 3"),
+        ({"platform__night": "19 to 5"}, '[platform] night must be two hours, such as "19-5"'),
+        ({"platform__night": "19-5", "platform__keep": True}, "[platform] night cannot be combined with keep"),
+        ({"platform__alarm_email": "me"}, "[platform] alarm_email is not an address"),
+        ({"platform__public": True}, "[platform] public needs public_zone"),
+        ({"platform__certificate_arn": ""}, "must have either certificate_arn or public_zone: fill one of them in"),
+        (
+            {"platform__certificate_arn": "arn:aws:acm:us-east-1:1:certificate/1"},
+            "certificate_arn is not in eu-central-1",
+        ),
+        (
+            {"platform__certificate_arn": "", "platform__public_zone": {"id": "Z1", "name": "other.org"}},
+            "public_zone must contain domain",
+        ),
+        (
+            {"service__capacity": "EC2", "platform__instances": 9, "platform__instance_type": "m7g.large"}
+            | {"service__tasks_max": 10, "service__cpu_units": 1024, "service__memory_mib": 2048}
+            | {"platform__database_max_connections": 300},
+            "9 machines of m7g.large have room for 18 tasks, and a release needs 20",
+        ),
+        (
+            {"service__capacity": "EC2", "platform__instance_type": "m7i.large"},
+            "instance_type 'm7i.large' does not run ARM64",
+        ),
+        ({"service__capacity": "EC2", "platform__instance_type": "mac1.metal"}, "'mac1.metal' is not known here"),
+        ({"region": "Frankfurt"}, "region 'Frankfurt' is not a region of AWS"),
+        ({"domain": "example com"}, "domain 'example com' is not a name of DNS"),
+        ({"domain": 1}, "domain must be a text"),
+        ({"service": 1}, "[service] must be a table"),
+        ({"repository": "orders"}, "repository 'orders' is not OWNER/NAME"),
         ({"platform__availability_zones": ["eu-central-1a"]}, "availability_zones must be three"),
         ({"variables__WEB_CONCURENCY": 2}, "[variables] WEB_CONCURENCY is not a variable that is set here"),
         ({"variables__RELEASE": "1"}, "[variables] RELEASE is not a variable that is set here"),
@@ -83,7 +131,9 @@ def test_traces_are_configured_as_anything_else() -> None:
 
 
 def test_a_stop_may_take_longer_on_machines() -> None:
-    assert environments.parse("staging", changed(service__stop_timeout_seconds=121, service__capacity="EC2"))
+    assert environments.parse(
+        "staging", changed(service__stop_timeout_seconds=121, service__capacity="EC2", platform__instances=12)
+    )
 
 
 @pytest.mark.parametrize("name", ["x", "a-b", "averyveryverylongname"])
@@ -99,6 +149,29 @@ def test_the_longest_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "service_name", lambda: "a" * 25)
     with pytest.raises(config.ConfigError, match=r"the service's name 'a{25}' is not 2 to 24"):
         environments.parse("staging", tables())
+
+
+@pytest.mark.parametrize("name", ["platform", "postgres"])
+def test_names_that_the_platform_has_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(config, "service_name", lambda: name)
+    with pytest.raises(config.ConfigError, match=f"the service cannot be called '{name}'"):
+        environments.parse("staging", tables())
+
+
+def test_accounts_that_are_not_filled_in_get_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled = {"staging": {"account": ACCOUNT}, "production": {"account": config.UNFILLED}}
+    monkeypatch.setattr(config, "read", filled.__getitem__)
+    assert config.accounts() == [ACCOUNT]
+
+
+def test_every_architecture_gets_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.platforms() == "linux/arm64"
+    architectures = {
+        "staging": {"service": {"architecture": "ARM64"}},
+        "production": {"service": {"architecture": "X86_64"}},
+    }
+    monkeypatch.setattr(config, "read", architectures.__getitem__)
+    assert config.platforms() == "linux/amd64,linux/arm64"
 
 
 def test_an_unknown_environment_says_which_there_are() -> None:

@@ -8,7 +8,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -64,15 +67,22 @@ class Process:
         self.process.wait(timeout=30)
 
 
-@pytest.fixture(scope="module")
-def database_url() -> Iterator[str]:
-    """Yield the URL of a PostgreSQL of these tests. The service's environment has the programs."""
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Run PostgreSQL, and give the URL of its superuser. The service's environment has the programs."""
     command = [BINARIES / "python", "-c", POSTGRES]
     with subprocess.Popen(
         command, cwd=config.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         yield str(process.stdout and process.stdout.readline().strip())
         process.communicate()  # closes its stdin
+
+
+@pytest.fixture(scope="module")
+def database_url() -> Iterator[str]:
+    """Run PostgreSQL for these tests."""
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +130,7 @@ def event(cloud: Cloud, green: Process, monkeypatch: pytest.MonkeyPatch) -> Iter
         "LATENCY_BOUND_MS": "1000",
         "CLUSTER": "platform-staging",
         "FAMILY": "family",
+        "SERVICE": "orders",
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -128,7 +139,9 @@ def event(cloud: Cloud, green: Process, monkeypatch: pytest.MonkeyPatch) -> Iter
     codedeploy.create_application(applicationName="a", computePlatform="ECS")
     role = f"arn:aws:iam::{ACCOUNT}:role/deploy"
     codedeploy.create_deployment_group(applicationName="a", deploymentGroupName="a", serviceRoleArn=role)
-    cloud.client("ecs").create_cluster(clusterName="platform-staging")
+    ecs = cloud.client("ecs")
+    ecs.create_cluster(clusterName="platform-staging")
+    ecs.create_service(cluster="platform-staging", serviceName="orders", taskDefinition="family:1", desiredCount=1)
     cloud.script = "endless"
     yield {"DeploymentId": start(cloud, 1), "LifecycleEventHookExecutionId": secrets.token_hex(4)}
     state_manager.unset_transition("ecs::task")
@@ -211,7 +224,8 @@ def test_green_that_does_not_run_or_is_in_one_zone_fails(
 ) -> None:
     monkeypatch.setattr(hooks, "TASKS_PATIENCE_SECONDS", 0)
     assert hooks.after_install(event, Context(60)) == {"hookStatus": "FAILED"}
-    assert "0 of 0 tasks run" in said(capsys)["reason"]
+    assert "0 of 1 tasks run" in said(capsys)["reason"]
+    cloud.client("ecs").update_service(cluster="platform-staging", service="orders", desiredCount=2)
     run_tasks(cloud, 2)  # moto knows no zones
     assert hooks.after_install(event, Context(60)) == {"hookStatus": "FAILED"}
 
@@ -273,7 +287,7 @@ def test_a_green_that_cannot_keep_notes_fails() -> None:
     process = Process("postgresql://nobody@127.0.0.1:1/nothing", "9+build-9")
     try:
         assert checks.ready(process.url, PREFIX, "9+build-9") == {"release": "9+build-9"}
-        with pytest.raises(checks.CheckError, match=f"POST {PREFIX}/notes: 503 instead of 201"):
+        with pytest.raises(checks.CheckError, match=rf"GET {PREFIX}/notes\?limit=100: 503 instead of 200"):
             checks.note(process.url, PREFIX, "9+build-9")
     finally:
         process.stop()
@@ -288,6 +302,62 @@ def test_a_listener_that_does_not_answer_fails(dumb: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(checks, "REQUEST_SECONDS", 0.2)
     with pytest.raises(checks.CheckError, match=r"not ready after 0 s: .* no answer from http://127.0.0.1"):
         checks.ready(dumb, PREFIX, None, 0)
+
+
+def test_the_creation_of_a_service_is_no_release(
+    cloud: Cloud, event: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    del event
+    container = {"name": "web", "image": f"registry/orders@{DIGEST}", "memory": 128}
+    made = cloud.client("ecs").register_task_definition(family="family", containerDefinitions=[container])
+    arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:service-deployment/platform-staging/orders/0"
+    task = made["taskDefinition"]["taskDefinitionArn"]
+    cloud.native.append({"arn": arn, "task": task, "status": "IN_PROGRESS", "seen": 0})
+    asked = {"executionDetails": {"targetServiceRevisionArn": arn.replace("service-deployment", "service-revision")}}
+    assert hooks.after_install(asked, Context(60)) == {"hookStatus": "SUCCEEDED"}
+    assert "no release" in said(capsys)["seen"]
+
+
+def test_hooks_get_a_token_where_the_service_wants_one(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), Issuer) as issuer:
+        Thread(target=issuer.handle_request, daemon=True).start()
+        secret = {
+            "token_url": f"http://127.0.0.1:{issuer.server_port}/token",
+            "client_id": "hooks",
+            "client_secret": "s",
+        }
+        made = cloud.client("secretsmanager").create_secret(Name="hooks", SecretString=json.dumps(secret))
+        monkeypatch.setenv("TOKEN_CREDENTIALS", made["ARN"])
+        monkeypatch.setattr(checks, "credentials", {})
+        hooks._authorize()  # noqa: SLF001 - what each hook does first
+    assert checks.credentials == {
+        "Authorization": "Bearer grant_type=client_credentials&client_id=hooks&client_secret=s"
+    }
+
+
+class Issuer(BaseHTTPRequestHandler):
+    """Issues tokens that repeat the request."""
+
+    def do_POST(self) -> None:
+        """Answer with a token."""
+        token = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"access_token": token}).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the class above
+        """Print nothing."""
+
+
+def test_the_certificates_of_authorities_are_read_once() -> None:
+    assert checks._tls() is checks._tls()  # noqa: SLF001 - what it costs is the point
+
+
+def test_a_note_that_an_interrupted_check_left_is_deleted(green: Process) -> None:
+    text = {"text": f"{checks.NOTE}: 1+build-1, interrupted"}
+    _, location = checks._ask(green.url, "POST", f"{PREFIX}/notes", 201, text)  # noqa: SLF001 - the same way to ask
+    checks.note(green.url, PREFIX, "2+build-2")
+    checks._ask(green.url, "GET", location, 404)  # noqa: SLF001 - so
 
 
 def test_a_check_leaves_no_note_behind(green: Process) -> None:

@@ -18,7 +18,8 @@ PROGRAM = """
 import logging
 from chassis import config, logs
 from service import app
-settings = environments.load()
+from service.config import Config
+settings = config.load(Config)
 logs.configure(settings)
 client = app.create_app(settings).test_client()  # its pool is closed, so that the database cannot be had
 for method, path in [("GET", "/livez"), ("GET", "/made-up"), ("BREW", "/notes"), ("GET", "/notes")]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.client import BaseClient
+from moto.moto_api import state_manager
 
 from deploy import config
 from deploy.release import __main__ as program
-from deploy.release import releases, rollout
+from deploy.release import releases, rollout, scaling
 from deploy.release.target import Target
 from deploy.tests.cloud import ACCOUNT, REGION, Cloud
-from deploy.tests.conftest import Stacks, deploy
+from deploy.tests.conftest import Stacks, changed, deploy
 
 # moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
-pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS")
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 
 NAME = config.service_name()
 STACK = f"{NAME}-staging"
@@ -33,6 +36,10 @@ with open(os.environ["DOCKER_LOG"], "a") as log:
     log.write(json.dumps(sys.argv[1:]) + "\\n")
 if sys.argv[1] == "login":
     sys.exit(0 if sys.stdin.read() else 1)
+if sys.argv[2] == "inspect":
+    sys.exit(1)
+if sys.argv[2] == "create":
+    sys.exit(0)
 if os.environ.get("DOCKER_FAILS"):
     sys.exit(17)
 values = dict(each.split("=", 1) for each in sys.argv if each.startswith("--") and "=" in each)
@@ -57,12 +64,6 @@ def aws(
     """AWS with the stacks, for both controllers."""
     stacks = all_stacks["FARGATE", request.param]
     deploy(cloud, stacks)
-    if request.param == "CODE_DEPLOY":  # moto's CloudFormation makes neither
-        codedeploy = cloud.client("codedeploy")
-        codedeploy.create_application(applicationName=STACK, computePlatform="ECS")
-        codedeploy.create_deployment_group(
-            applicationName=STACK, deploymentGroupName=STACK, serviceRoleArn=f"arn:aws:iam::{ACCOUNT}:role/deploy"
-        )
     monkeypatch.setattr("deploy.release.target.POLL_SECONDS", 0.01)
     return cloud
 
@@ -365,6 +366,166 @@ def test_rollback_ends_a_deployment_that_goes_on(
     assert not rollout.of(Target("staging")).current()
 
 
+def test_run_ends_when_green_has_the_traffic_and_the_next_one_does_not_wait_for_blue(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws.blue_looks = 1_000
+    command(capsys, "release", digest)
+    assert command(capsys, "run").status == 0
+    assert running(aws) == f"{STACK}:2"
+    assert rollout.of(Target("staging")).current()  # blue is kept
+    if aws.native:
+        aws.blue_looks = 0  # ECS cannot be told to end the bake time
+    command(capsys, "release", push(aws, "build-2"))
+    ran = command(capsys, "run")
+    assert (ran.status, ran.err, ran.steps[0]["step"]) == (0, "", "finish")
+    assert running(aws) == f"{STACK}:3"
+
+
+@once
+@pytest.mark.parametrize("script", ["success", "failing hook"])
+def test_scaling_is_suspended_while_traffic_is_moved_and_resumed_whatever_happens(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    command(capsys, "release", digest)
+    aws.script = script
+    seen = []
+    follow = rollout.follow
+
+    def look(*arguments: Any) -> None:
+        seen.append(scaling.is_suspended(Target("staging")))
+        follow(*arguments)
+
+    monkeypatch.setattr("deploy.release.rollout.follow", look)
+    command(capsys, "run")
+    assert seen == [True]
+    assert not scaling.is_suspended(Target("staging"))
+
+
+@once
+def test_a_rollback_and_a_hotfix_go_in_while_an_alarm_is_raised(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for each in (digest, push(aws, "build-2")):
+        command(capsys, "release", each)
+        command(capsys, "run")
+    command(capsys, "rollback")
+    command(capsys, "release", push(aws, "build-3"))
+    command(capsys, "run", "--despite-alarms")
+    overridden = [
+        request.get("overrideAlarmConfiguration") for name, request in aws.requests if name == "CreateDeployment"
+    ]
+    ignored = {"enabled": False, "ignorePollAlarmFailure": True, "alarms": []}
+    assert overridden == [None, None, ignored, ignored]
+
+
+@once
+def test_the_same_release_is_made_again_on_request(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    del aws
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    again = command(capsys, "release", "--again")
+    assert (again.steps[0]["status"], again.steps[0]["digest"], again.steps[0]["number"]) == ("made", digest, 3)
+
+
+@once
+def test_a_file_that_differs_from_the_stack_is_noticed(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del aws
+    edited = config.read("staging")
+    edited["variables"]["LOG_LEVEL"] = "DEBUG"
+    monkeypatch.setattr(config, "read", lambda _name: edited)  # pyrefly: ignore
+    ran = command(capsys, "release", digest)
+    assert ran.err == (
+        f"deploy.release: deploy/staging.toml has changed since {STACK} was deployed: deploy the stack first\n"
+    )
+
+
+@once
+def test_a_new_user_of_the_database_is_created_by_a_task(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del digest
+    ran = command(capsys, "database", "--rotate")
+    assert (ran.status, ran.err) == (0, "")
+    secret = aws.client("secretsmanager").get_secret_value(SecretId=f"staging/{NAME}/database")["SecretString"]
+    assert json.loads(secret)["username"] == f"{NAME}_2"
+    [task] = aws.client("ecs").describe_tasks(cluster="platform-staging", tasks=[ran.steps[1]["task"]])["tasks"]
+    assert task["taskDefinitionArn"].rpartition("/")[2] == f"{STACK}-database:1"
+
+
+@once
+def test_a_shell_has_a_root_that_can_be_written_to_and_ends_by_itself(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    state_manager.set_transition("ecs::task", {"progression": "manual", "times": 1})
+    try:
+        ran = command(capsys, "shell")
+    finally:
+        state_manager.unset_transition("ecs::task")
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.steps[-1]["command"].startswith("aws ecs execute-command --region eu-central-1")
+    task = aws.client("ecs").describe_task_definition(taskDefinition=f"{STACK}-shell")["taskDefinition"]
+    [container] = task["containerDefinitions"]
+    assert container["command"] == ["sleep", "3600"]
+    assert not container["readonlyRootFilesystem"]
+
+
+@once
+def test_the_roles_may_do_what_the_commands_do(
+    aws: Cloud,
+    all_stacks: Mapping[tuple[str, str], Stacks],
+    digest: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: set[str] = set()
+    prefixes = {"application-autoscaling": "application-autoscaling", "logs": "logs"}
+    original = BaseClient._make_api_call  # noqa: SLF001 - every request of boto3 goes through it
+
+    def record(client: Any, operation: str, arguments: Any) -> Any:
+        name = client.meta.service_model.service_name
+        asked.add(f"{prefixes.get(name, name)}:{operation}")
+        return original(client, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", record)
+    for words in (["release", digest], ["run"], ["release", push(aws, "build-2")], ["run"], ["rollback"], ["status"]):
+        assert command(capsys, *words).status == 0
+    asked -= {"ecr:PutImage"}  # the test's own
+    resources = all_stacks["FARGATE", "CODE_DEPLOY"].templates["service"]["Resources"]
+    allowed = {
+        action
+        for key, each in resources.items()
+        if key.startswith("ReleaseRoleDefaultPolicy")
+        for statement in each["Properties"]["PolicyDocument"]["Statement"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    assert asked - allowed == set()
+
+
+def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = {}
+    for name, changes in {
+        "small": {},
+        "x86": {"service__architecture": "X86_64"},
+        "on demand": {"service__capacity": "FARGATE"},
+        "at night off": {"platform__night": "19-5"},
+        "standby": {"platform__database_multi_az": True, "platform__nat_gateways": 3},
+    }.items():
+        spot = {"service__capacity": "FARGATE_SPOT"}
+        monkeypatch.setattr(config, "read", lambda _name, changes={**spot, **changes}: changed(**changes))  # pyrefly: ignore
+        last = Ran(capsys, "cost", "--environment", "staging").steps[-1]
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", last["prices_of"])
+        assert last["dollars_a_million_requests"] > 0
+        sums[name] = last["dollars_a_month"]
+    assert sums["at night off"] < sums["small"] < min(sums["x86"], sums["on demand"], sums["standby"])
+
+
 def test_status_shows_what_runs_and_what_there_is(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "release", digest)
     command(capsys, "run")
@@ -381,6 +542,7 @@ def test_status_shows_what_runs_and_what_there_is(aws: Cloud, digest: str, capsy
         "digest": digest,
         "tasks": 0,
         "deployment": None,
+        "scaling": "on",
     }
 
 
@@ -472,7 +634,8 @@ class Checkout:
     def __init__(self, folder: Path, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.log = folder / "checkout", folder / "docker.log"
         self.folder.mkdir()
-        for name in ("pyproject.toml", "Dockerfile"):
+        (self.folder / "deploy").mkdir()
+        for name in ("pyproject.toml", "Dockerfile", "deploy/staging.toml", "deploy/production.toml"):
             (self.folder / name).write_text((config.ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
         identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
         for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "all"]):
@@ -517,11 +680,14 @@ def test_build_pushes_one_image_under_a_unique_tag_and_says_its_digest(
     tag = f"build-{checkout.commit()[:12]}"
     [image] = cloud.client("ecr").describe_images(repositoryName=NAME)["imageDetails"]
     assert (image["imageTags"], image["imageDigest"]) == ([tag], ran.steps[-1]["digest"])
-    login, build = checkout.docker()
+    login, _, create, build = checkout.docker()
+    assert create == ["buildx", "create", "--name=deploy-release", "--driver=docker-container"]
     registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
     assert login == ["login", "--username", "AWS", "--password-stdin", registry]
     assert build[:3] == ["buildx", "build", "--push"]
     assert {
+        "--builder=deploy-release",
+        "--platform=linux/arm64",
         "--sbom=true",
         "--provenance=mode=max",
         f"--build-arg=RELEASE={tag}",
@@ -542,12 +708,15 @@ def test_the_tag_has_the_id_of_the_run_that_builds(
     assert Ran(capsys, "build").steps[-1]["tag"] == tag
 
 
-def test_a_tag_that_exists_is_refused(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    assert Ran(capsys, "build").status == 0
+def test_a_build_that_is_repeated_takes_the_image_that_there_is(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Ran(capsys, "build")
+    calls = len(checkout.docker())
     again = Ran(capsys, "build")
-    assert again.status == 1
-    assert f"the tag build-{checkout.commit()[:12]} exists" in again.err
-    assert len(checkout.docker()) == 2
+    assert (first.status, again.status) == (0, 0)
+    assert again.steps[-1] == {**first.steps[-1], "status": "was there"}
+    assert [call[0] for call in checkout.docker()[calls:]] == []
 
 
 def test_a_dirty_tree_is_refused(checkout: Checkout, capsys: pytest.CaptureFixture[str]) -> None:

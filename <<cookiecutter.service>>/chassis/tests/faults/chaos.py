@@ -183,7 +183,7 @@ class World:
         yield port
         self.disturbed[port][-1] = (began, time.monotonic() + 2)
 
-    def faults(self) -> dict[str, Callable[[float], None]]:
+    def faults(self) -> dict[str, Callable[[float], object]]:
         """Return what may happen, by name. Each lasts for about the seconds that it is given."""
         return {
             "server frozen": self.freeze_server,
@@ -201,7 +201,7 @@ class World:
             "name moved": lambda _: self.move_name(),
             "pooler paused": self.pause_pooler,
             "pooler frozen": self.freeze_pooler,
-            "pooler reconnects": lambda _: self.pooler.command("RECONNECT") and None,
+            "pooler reconnects": lambda _: self.pooler.command("RECONNECT"),
             "reload": lambda _: self.reload(),
             "stop and start": lambda _: self.replace(),
             "worker killed": lambda _: self.kill_worker(),
@@ -349,7 +349,7 @@ class World:
 
     def footprint(self) -> dict[str, int]:
         """Return open files and resident memory, in KB, of the workers of each service, on average of a worker."""
-        found = {}
+        found: dict[str, int] = {}
         for port, service in self.services.items():
             pids = service.workers()
             files = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)

@@ -58,7 +58,7 @@ def run(*command: str) -> str:
 
 @dataclass
 class Server:
-    """A PostgreSQL with a database `notes`, which belongs to the role `service`."""
+    """A PostgreSQL with a database `probes`, which belongs to the role `service`."""
 
     container: str
     address: str

@@ -1,6 +1,6 @@
 """A steady load of idempotent requests over kept-alive connections, by clients that remember every answer.
 
-Each client puts notes under ids of its own and gets them again. What was acknowledged must be found, unchanged; the
+Each client puts probes under IDs of its own and gets them again. What was acknowledged must be found, unchanged; the
 caller compares with the database afterwards. Nothing is retried: a failure is seen by the test as a user would see it.
 """
 
@@ -45,7 +45,7 @@ class Load:
     timeout_seconds: float = 30
     path: str = "/probes"
     pause_seconds: float = 0
-    """Between two requests of a client; 0 is as fast as it can."""
+    """Between two requests of a client, on average, so that clients do not keep step; 0 is as fast as it can."""
     first: int = 0
     """The number of the first client. Two loads at once need different numbers, since IDs are made of them."""
     body: Callable[[str], Any] = lambda text: {"text": text}
@@ -54,7 +54,7 @@ class Load:
     """Returns the text in the body of a response."""
     answers: list[Answer] = field(default_factory=list)
     acknowledged: dict[str, str] = field(default_factory=dict)
-    """The text of each note whose PUT was answered with 200 or 201, by its id."""
+    """The text of each probe whose PUT was answered with 200 or 201, by its id."""
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()
@@ -108,7 +108,7 @@ class Load:
                 if self._request(connection, "PUT", probe_id, text) and not again:
                     mine.append(probe_id)
             if self.pause_seconds:
-                self._stopping.wait(self.pause_seconds)
+                self._stopping.wait(self.pause_seconds * chance.uniform(0.5, 1.5))
         connection.close()
 
     def _request(self, connection: http.client.HTTPConnection, method: str, probe_id: str, text: str | None) -> bool:

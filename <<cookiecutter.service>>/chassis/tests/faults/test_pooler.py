@@ -138,8 +138,8 @@ def test_a_password_of_any_characters_may_stand_beside_the_url(server_url: str) 
         conn.execute(f"CREATE DATABASE {name} OWNER {name}".encode())
         try:
             url = f"postgresql://{conn.info.host}:{conn.info.port}/{name}"
-            beside = {"DATABASE_URL": url, "PGUSER": name, "PGPASSWORD": password}
-            within = {"DATABASE_URL": url.replace("://", f"://{name}:{quote(password, safe='')}@")}
+            beside: dict[str, Any] = {"DATABASE_URL": url, "PGUSER": name, "PGPASSWORD": password}
+            within: dict[str, Any] = {"DATABASE_URL": url.replace("://", f"://{name}:{quote(password, safe='')}@")}
             for variables in (beside, within):
                 statuses = [run_admin(command, **variables)[0] for command in ("migrate", "check")]
                 status, events, _ = run_admin("config", **variables)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from chassis import db
 from chassis.api import Blueprint, Created, Model, Page, PageQuery, created, page
+from chassis.fields import Text
 
 MAX_TEXT_CHARS = 10_000
 
@@ -29,7 +30,7 @@ class Probe:
 class NewProbe(Model):
     """What a client says of a probe."""
 
-    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"^[^\x00]*$")]
+    text: Annotated[Text, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 
 
 class ProbesQuery(PageQuery):

@@ -1,0 +1,65 @@
+"""The connections are spread evenly over the workers, whatever becomes of one of them."""
+
+import os
+import signal
+import socket
+from collections import Counter
+from contextlib import ExitStack
+
+from chassis.testing.process import wait_until
+from chassis.tests.probe.process import Gunicorn
+
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def connect(server: Gunicorn, processes: ExitStack, count: int) -> None:
+    """Open connections, one after the other, each with a request, and keep them open."""
+    for _ in range(count):
+        client = processes.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+        client.sendall(REQUEST)
+        assert client.recv(4_096).startswith(b"HTTP/1.1 200 ")
+
+
+def workers(server: Gunicorn, requests: int) -> Counter[int]:
+    """Return how many of the last `requests` each worker has answered, once all of them are in the log."""
+
+    def answered() -> list[int]:
+        return [event["process.pid"] for event in server.events if event["logger"] == "access"]
+
+    wait_until(lambda: len(answered()) >= requests)
+    return Counter(answered()[-requests:])
+
+
+def test_each_worker_has_its_share(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=4))
+    wait_until(lambda: [event["body"] for event in server.events].count("ready") == 4)
+    connect(server, processes, 64)
+    shares = sorted(workers(server, 64).values())
+    assert len(shares) == 4
+    assert shares[-1] < 2 * shares[0]
+
+
+def test_a_worker_that_is_stuck_keeps_no_client_waiting(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=2))
+    wait_until(lambda: [event["body"] for event in server.events].count("ready") == 2)
+    connect(server, processes, 8)
+    stuck, other = workers(server, 8)
+    os.kill(stuck, signal.SIGSTOP)
+    try:
+        connect(server, processes, 32)
+        assert workers(server, 32) == {other: 32}
+    finally:
+        os.kill(stuck, signal.SIGCONT)
+
+
+def test_the_successor_of_a_worker_that_was_killed_gets_the_share_of_it(
+    database_url: str, processes: ExitStack
+) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=2))
+    wait_until(lambda: [event["body"] for event in server.events].count("ready") == 2)
+    connect(server, processes, 64)
+    killed, other = workers(server, 64)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: [event["body"] for event in server.events].count("ready") == 3)
+    connect(server, processes, 32)
+    assert workers(server, 32)[other] < 8  # it is ahead; by chance it would get 16
