@@ -415,7 +415,7 @@ def test_a_rollback_and_a_hotfix_go_in_while_an_alarm_is_raised(
     overridden = [
         request.get("overrideAlarmConfiguration") for name, request in aws.requests if name == "CreateDeployment"
     ]
-    ignored = {"enabled": False, "ignorePollAlarmFailure": True, "alarms": []}
+    ignored: dict[str, Any] = {"enabled": False, "ignorePollAlarmFailure": True, "alarms": []}
     assert overridden == [None, None, ignored, ignored]
 
 
