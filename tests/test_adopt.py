@@ -136,5 +136,5 @@ def test_a_service_that_follows_the_page_passes_its_gates(
     with capfd.disabled():
         done = subprocess.run(gates, cwd=adopted, env=environment(**variables), check=False)
         assert done.returncode == 0
-        command = [adopted / ".venv" / "bin" / "pytest", "chassis/tests/test_db.py", "-k", "sql"]
+        command: list[str | Path] = [adopted / ".venv" / "bin" / "pytest", "chassis/tests/test_db.py", "-k", "sql"]
         assert subprocess.run(command, cwd=adopted, env=environment(), check=False).returncode == 0
