@@ -1,4 +1,4 @@
-"""The first hour with a new service, as its page tells it: follow it with three sets of words, and the gates are green."""
+"""The first hour with a new service: whoever follows its page, with three sets of words, has gates that are green."""
 
 import re
 import shutil
@@ -14,6 +14,9 @@ from tests.conftest import Tree, install, tree
 from tests.test_service import environment
 
 STEP = re.compile(r"(?:^`([\w/.-]+)`:\n\n)?^```(sh|diff|python|sql|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ADDED = ["flask-cors>=6,<7", "urllib3>=2.6,<3"]
+"""What the page adds to `pyproject.toml`."""
+
 SECOND_RESOURCE = "3. A second resource that refers to the first"
 MADE = {".venv", ".hypothesis", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".postgres", "__pycache__"}
 UNRELATED = "--ignore chassis/tests --ignore tests/test_image.py"
@@ -81,19 +84,32 @@ def snapshot(folder: Path) -> Tree:
 def lines_of(steps: list[tuple[str, str, str]], *, tests: bool) -> int:
     """Return how many lines a section has a person write, in or outside of `tests/`."""
     files = sum(len(text.splitlines()) for path, _, text in steps if path and path.startswith("tests/") == tests)
-    changed = [line for path, _, text in steps if not path for line in text.splitlines() if re.match(r"\+(?!\+\+ )", line)]
+    changed = [
+        line for path, _, text in steps if not path for line in text.splitlines() if re.match(r"\+(?!\+\+ )", line)
+    ]
     return files + (0 if tests else len(changed))
+
+
+@pytest.fixture(scope="module")
+def venv(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an environment with the service's packages and those that the page adds."""
+    folder = tmp_path_factory.mktemp("environment")
+    shutil.copy(service / "requirements-dev.txt", folder)
+    install(folder, sys.executable)
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python", *ADDED], check=True
+    )
+    return folder / ".venv"
 
 
 @pytest.mark.parametrize("words", SETS, ids=[_kebab(words.child) for words in SETS])
 def test_a_service_that_follows_the_page_passes_its_gates(
-    service: Path, tmp_path: Path, words: Words, capfd: pytest.CaptureFixture[str]
+    service: Path, venv: Path, tmp_path: Path, words: Words, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if not (service / ".venv").exists():
-        install(service, sys.executable)
     adopted = tmp_path / "adopted"
     shutil.copytree(service, adopted, ignore=shutil.ignore_patterns(*MADE, ".venv-*"))
-    (adopted / ".venv").symlink_to(service / ".venv")
+    (adopted / ".venv").symlink_to(venv)
     page = (adopted / "docs" / "adopt.md").read_text(encoding="utf-8")
     postponed = []
     for heading, steps in sections(page):
@@ -110,16 +126,15 @@ def test_a_service_that_follows_the_page_passes_its_gates(
             touched = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
             assert {name.partition("/")[0] for name in touched} == {"service", "tests"}
             code, tests = (lines_of(steps, tests=each) for each in (False, True))
-            print(f"\nsecond resource: {code} lines, and {tests} of tests")
             assert code <= 150
             assert code + tests <= 300
     for step in [*postponed, ("", "sh", "make format")]:
         follow(adopted, *step)
     assert not [path for path, (_, data) in snapshot(adopted).items() if b"notes_api" in data]
     gates = ["make", f"PYTHON={sys.executable}", "lint", "types", "check"]
-    variables = {"PYTEST_ADDOPTS": UNRELATED, "MYPY_CACHE_DIR": str(service / ".mypy_cache")}
+    variables = {"PYTEST_ADDOPTS": UNRELATED, "MYPY_CACHE_DIR": str(venv / ".mypy_cache")}
     with capfd.disabled():
         done = subprocess.run(gates, cwd=adopted, env=environment(**variables), check=False)
         assert done.returncode == 0
-        command = [adopted / ".venv" / "bin" / "pytest", "chassis/tests/test_db.py", "-k", "sql"]
+        command: list[str | Path] = [adopted / ".venv" / "bin" / "pytest", "chassis/tests/test_db.py", "-k", "sql"]
         assert subprocess.run(command, cwd=adopted, env=environment(), check=False).returncode == 0

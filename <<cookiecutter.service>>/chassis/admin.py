@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Self, TypeVar
 import psycopg
 from flask import Flask
 
-from chassis import config, db, logs, migrations, pool
+from chassis import config, connections, db, logs, migrations
 
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78  # sysexits(3)
 
@@ -115,7 +115,7 @@ def show_config(settings: config.Config) -> None:
     log.info("configuration", extra=config.shown(settings))
 
 
-def refuse_unfit(conn: pool.Connection[Any], settings: config.Config) -> None:
+def refuse_unfit(conn: connections.Connection[Any], settings: config.Config) -> None:
     """Refuse a server that the service cannot rely upon.
 
     Raises:
@@ -134,7 +134,7 @@ class Watched:
 
     def __init__(self, settings: config.Config) -> None:
         self._settings = settings
-        self._made: list[pool.Connection[Any]] = []
+        self._made: list[connections.Connection[Any]] = []
         self._ended = threading.Event()
         self._is_silent = False
 
@@ -155,7 +155,7 @@ class Watched:
                 "the server has stopped answering, and whether the last file was applied is not known: run this again"
             ) from None
 
-    def connect(self) -> pool.Connection[Any]:
+    def connect(self) -> connections.Connection[Any]:
         """Return a new connection."""
         conn = db.connect(self._settings)
         conn.limit_seconds = None
@@ -177,7 +177,7 @@ class Watched:
     def _answers(self) -> bool:
         try:
             db.connect(self._settings).close()
-        except (psycopg.errors.ConnectionTimeout, pool.ServerSilentError):
+        except (psycopg.errors.ConnectionTimeout, connections.ServerSilentError):
             return False
         except psycopg.Error:  # an answer, too: a server that has gone away has closed our connections
             return True

@@ -28,33 +28,27 @@ All of them are validated strictly, as JSON: `"1"` in a body is no number, `yes`
 """
 
 import inspect
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial, wraps
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import NoneType, UnionType
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import quote, urlencode
 
 import flask
 import orjson
-from flask import Response, request
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from chassis import caller, contract, errors
+from chassis.views import Created, Operation, Page, T, refuse, view_of
 
-T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
+__all__ = ["Blueprint", "Created", "Model", "Operation", "Page", "PageQuery", "created", "page"]
+
 PLACES = frozenset({"body", "query", "headers"})
 """The parameters of a handler that are not variables of its path."""
-
-NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-LITERALS = {"boolean": re.compile("true|false"), "integer": NUMBER, "number": NUMBER}
-"""How JSON writes what is no string."""
 
 
 class Model(BaseModel):
@@ -69,44 +63,8 @@ class PageQuery(Model):
     limit: Annotated[int, Field(ge=1, le=100, description="The largest number of items on one page.")] = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Created(Generic[T]):
-    """The answer 201: `value` is new, and is found at the path `location`."""
-
-    value: T
-    location: str
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page of a list."""
-
-    items: list[T]
-    next: str | None
-    """The path of the next page, or `null` on the last page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """One method of one path, as `contract.py` describes it."""
-
-    method: str
-    path: str
-    name: str
-    tag: str
-    summary: str
-    parameters: type[BaseModel] | None
-    query: type[BaseModel] | None
-    headers: type[BaseModel] | None
-    body: Any
-    answers: Mapping[int, Any]
-    problems: Sequence[int]
-    scopes: Sequence[str]
-    is_open: bool
-
-
 def created(value: T, at: object | None = None) -> Created[T]:
-    """Return the answer 201 for `value`, which is found `at` that segment below the request's path, or at the path."""
+    """Return a 201 response. Its `Location` is the request's path, plus the segment `at` if that is given."""
     path = quote(request.path)
     return Created(value, path if at is None else f"{path}/{quote(str(at), safe='')}")
 
@@ -153,7 +111,7 @@ class Blueprint(flask.Blueprint):
         self.examples: dict[Any, Any] = dict(examples or {})
         self.operations: list[Operation] = []
         for refusal, status in (refusals or {}).items():
-            self.register_error_handler(refusal, partial(_refuse, status))
+            self.register_error_handler(refusal, partial(refuse, status))
 
     def get(self, rule: str, **options: Any) -> Callable[[Handler], Handler]:
         """Register the handler of GET; the options are those of `operation`."""
@@ -192,7 +150,7 @@ class Blueprint(flask.Blueprint):
             problems: Statuses that the handler, the domain or the database refuses with, such as 404 and 409. Those
                 that any request may meet are known: `contract.TO_ANY_REQUEST`.
             scopes: What the caller's token must allow, where tokens are asked for. Otherwise the answer is 403.
-            is_open: Whether no token is asked for, where others need one.
+            is_open: Whether the route needs no token, even if others do.
         """
 
         def register(handler: Handler) -> Handler:
@@ -217,14 +175,16 @@ class Blueprint(flask.Blueprint):
                 is_open=is_open,
             )
             self.operations.append(operation)
-            self.add_url_rule(rule, endpoint=handler.__name__, view_func=_view(handler, operation), methods=[method])
+            view = view_of(handler, operation)
+            view.is_open = is_open  # type: ignore[attr-defined] # `tokens.py` asks
+            self.add_url_rule(rule, endpoint=handler.__name__, view_func=view, methods=[method])
             return handler
 
         return register
 
 
 def _answers(hint: Any) -> dict[int, Any]:
-    """Return what a return type promises: for each status the type of its body, `None` for a body that is empty."""
+    """Return the statuses of a return type, each with the type of its body, or `None` if the body is empty."""
     options = get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)
     answers: dict[int, Any] = {}
     for option in options:
@@ -235,128 +195,3 @@ def _answers(hint: Any) -> dict[int, Any]:
         else:
             answers[200] = answers[200] | option if 200 in answers else option  # noqa: PLR2004 - the status of success
     return answers
-
-
-def _view(handler: Callable[..., Any], operation: Operation) -> Callable[..., Response]:
-    """Return the view function that validates a request, calls `handler` and writes its answer."""
-    path_of = _validator(operation.parameters) if operation.parameters else None
-    query_of = _validator(operation.query) if operation.query else None
-    headers_of = _validator(operation.headers) if operation.headers else None
-    body_of = partial(_validate, TypeAdapter(operation.body)) if operation.body else None
-    fields_of_headers = operation.headers.model_fields if operation.headers else ()
-    header_names = {name: contract.header_name(name) for name in fields_of_headers}
-    writers = {status: TypeAdapter(kind).dump_json for status, kind in operation.answers.items() if kind is not None}
-    scopes = operation.scopes
-
-    @wraps(handler)
-    def view(**path: str) -> Response:
-        if scopes:
-            caller.require(scopes)
-        arguments: dict[str, Any] = {}
-        place = "path"
-        try:
-            if path_of:
-                arguments.update(vars(path_of(path)))
-            if query_of:
-                place = "query"
-                arguments["query"] = query_of(request.args.to_dict(flat=False))
-            if headers_of:
-                place = "header"
-                given = {name: request.headers.get(header) for name, header in header_names.items()}
-                arguments["headers"] = headers_of({name: value for name, value in given.items() if value is not None})
-            if body_of:
-                place = "body"
-                arguments["body"] = body_of(_json())
-        except ValidationError as error:
-            return errors.invalid(error, place)
-        return _answer(handler(**arguments), writers)
-
-    models = (operation.parameters, operation.query, operation.body)
-    view.fields = frozenset(name for model in models for name in getattr(model, "model_fields", ()))  # type: ignore[attr-defined] # for `errors`
-    return view
-
-
-def _validator(model: type[BaseModel]) -> Callable[[Mapping[str, Any]], BaseModel]:
-    """Return the function that validates what arrives as texts: path, query and header fields.
-
-    It makes JSON of them, and lets pydantic be as strict as with a body. What is written like a number or a boolean
-    becomes one if the field is no text.
-    """
-    adapter = TypeAdapter(model)
-    kinds = contract.kinds_of_fields(model)
-    lists = {name for name, found in kinds.items() if "array" in found}
-    literals = {name: LITERALS[kind] for name, found in kinds.items() for kind in found & LITERALS.keys()}
-
-    def convert(name: str, text: str) -> object:
-        return orjson.Fragment(text) if name in literals and literals[name].fullmatch(text) else text
-
-    def check(given: Mapping[str, str | list[str]]) -> BaseModel:
-        values: dict[str, object] = {}
-        for name, value in given.items():
-            if isinstance(value, str):
-                values[name] = convert(name, value)
-            elif len(value) == 1 and name not in lists:
-                values[name] = convert(name, value[0])
-            else:  # also what is given twice and must not be: pydantic refuses the list
-                values[name] = [convert(name, each) for each in value]
-        return _validate(adapter, orjson.dumps(values))
-
-    return check
-
-
-def _validate(adapter: TypeAdapter[T], data: bytes) -> T:
-    """Return the value of a JSON text, read strictly.
-
-    To JSON Schema, and so to the contract, `1.0` is an integer; to pydantic it is not, so it is rewritten as `1`. That
-    is done only after a refusal: nobody else waits for it.
-    """
-    try:
-        return adapter.validate_json(data, strict=True)
-    except ValidationError as error:
-        if not any(fault["type"] == "int_type" and isinstance(fault["input"], float) for fault in error.errors()):
-            raise
-    return adapter.validate_json(json.dumps(json.loads(data, parse_float=_number)), strict=True)
-
-
-def _number(text: str) -> int | float:
-    number = float(text)
-    return int(number) if number.is_integer() else number
-
-
-def _json() -> bytes:
-    """Return the request's body.
-
-    Raises:
-        RequestEntityTooLarge: It is longer than `MAX_BODY_BYTES`.
-        UnsupportedMediaType: Its type is not JSON.
-    """
-    if not request.is_json:
-        raise UnsupportedMediaType
-    data = request.get_data(cache=False)
-    # Of a body without a length, a chunked one, that is too long, Werkzeug takes the start for the whole.
-    if "CONTENT_LENGTH" not in request.environ and data and request.environ["wsgi.input"].read(1):
-        raise RequestEntityTooLarge
-    return data
-
-
-def _answer(result: Any, writers: Mapping[int, Callable[[Any], bytes]]) -> Response:
-    """Return the response that a handler's result stands for. `writers` make JSON of the bodies, by status."""
-    if isinstance(result, Response):
-        return result
-    if result is None:
-        response = Response(status=204)
-        del response.headers["Content-Type"]  # there is no content
-        return response
-    if isinstance(result, Created):
-        response = Response(writers[201](result.value), 201, content_type="application/json")
-        response.headers["Location"] = result.location
-        return response
-    response = Response(writers[200](result), content_type="application/json")
-    if isinstance(result, Page) and result.next:
-        response.headers["Link"] = f'<{result.next}>; rel="next"'
-    return response
-
-
-def _refuse(status: int, refusal: Exception) -> Response:
-    """Return the answer to an exception of the domain."""
-    return errors.problem(status, str(refusal) or None)

@@ -6,7 +6,6 @@ A team declares its own variables in the same way, in `service/config.py`.
 """
 
 import dataclasses
-import ipaddress
 import os
 import re
 import tomllib
@@ -16,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from environs import Env, EnvValidationError, ValidationError, validate
+from environs import Env, EnvValidationError, validate
 
-from chassis import urls
+from chassis import checks, urls
 
 FARGATE_STOP_TIMEOUT_SECONDS = 120
 """The longest that ECS on Fargate waits between SIGTERM and SIGKILL.
@@ -101,45 +100,6 @@ class ConfigError(ValueError):
         self.faults = faults
 
 
-def _check_database_url(value: str) -> None:
-    if fault := urls.database_fault(value):
-        raise ValidationError(fault)
-
-
-def _check_networks(value: str) -> None:
-    try:
-        for each in value.split(",") if value else []:
-            ipaddress.ip_network(each)
-    except ValueError:
-        raise ValidationError("Must be empty, or addresses and networks such as 10.0.0.0/16,fd00::/8.") from None
-
-
-def _check_jwks_url(value: str) -> None:
-    # Whoever can change the keys on their way could sign tokens.
-    if value and not re.fullmatch(r"(https://[^\s@/]+|http://(localhost|127\.0\.0\.1)(:\d+)?)(/\S*)?", value):
-        raise ValidationError("Must be empty, or an https:// URL; http:// at localhost only.")
-
-
-def _check_word(value: str) -> None:
-    if not re.fullmatch(r"\S*", value):
-        raise ValidationError("Must not contain spaces.")
-
-
-def _check_url_prefix(value: str) -> None:
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", value):
-        raise ValidationError("Must be empty, or a path that begins with / and does not end with it.")
-
-
-def _check_release(value: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9._+-]{1,128}", value):
-        raise ValidationError("Must be 1 to 128 letters, digits, dots, hyphens, pluses or underscores.")
-
-
-def _check_endpoint(value: str) -> None:
-    if not re.fullmatch(r"(https?://[^\s/]\S*)?", value):
-        raise ValidationError("Must be empty, or a URL: http://HOST:4318")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What differs between deploys. Each field is the environment variable of the same name in capitals."""
@@ -150,7 +110,7 @@ class Config:
         "`postgresql://USER:PASSWORD@HOST/DATABASE`, with a CNAME for HOST; without `USER:PASSWORD@` where `PGUSER` and"
         " `PGPASSWORD` are set",
         unit="URL",
-        check=_check_database_url,
+        check=checks.database_url,
         is_secret=True,
     )
     port: int = variable("where to listen", 8000, unit="TCP port", least=1, most=65_535)
@@ -177,21 +137,21 @@ class Config:
     )
     max_body_bytes: int = variable("largest request body", 131_072, unit="bytes", least=1, most=104_857_600)
     forwarded_allow_ips: str = variable(
-        "load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: addresses and networks, with "
-        "commas between them",
+        "load balancers whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted: addresses and networks, separated "
+        "by commas",
         "",
         unit="networks",
-        check=_check_networks,
+        check=checks.networks,
     )
     jwks_url: str = variable(
         "keys of `TOKEN_ISSUER`; if set, every request but the probes' needs a bearer token",
         "",
         unit="URL",
-        check=_check_jwks_url,
+        check=checks.jwks_url,
     )
-    token_issuer: str = variable("who makes the tokens: their `iss`", "", unit="text", check=_check_word)
+    token_issuer: str = variable("required claim `iss` of the tokens", "", unit="text", check=checks.word)
     token_audience: str = variable(
-        "whom the tokens are for, this service: their `aud`", "", unit="text", check=_check_word
+        "required claim `aud` of the tokens: this service", "", unit="text", check=checks.word
     )
     drain_seconds: int = variable(
         "after SIGTERM, how long the service goes on serving while clients are told to leave",
@@ -211,7 +171,7 @@ class Config:
         "path under which the load balancer routes to this service, such as `/api/orders`; it does not strip it",
         "",
         unit="path",
-        check=_check_url_prefix,
+        check=checks.url_prefix,
     )
     log_level: str = variable(
         "least severe level that is logged", "INFO", unit="level", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -226,13 +186,13 @@ class Config:
         "name of the running release, in `/version` and in every log line",
         "unreleased",
         unit="text",
-        check=_check_release,
+        check=checks.release,
     )
     otel_exporter_otlp_endpoint: str = variable(
         "OpenTelemetry collector that speaks OTLP over HTTP; without one nothing is traced",
         "",
         unit="URL",
-        check=_check_endpoint,
+        check=checks.endpoint,
     )
     docs: bool = variable("serve `/docs`, a page to try the contract out", False, unit="boolean")
 
@@ -278,7 +238,8 @@ def load(kind: type[C]) -> C:
     """Return the configuration from the environment.
 
     Raises:
-        ConfigError: Variables are missing, malformed, out of bounds or contradict each other; it names all of them.
+        ConfigError: Variables are missing, malformed or out of bounds, and it names all of them; or, if each value
+            is valid, some contradict each other.
     """
     env = Env(eager=False)  # not eager: collect every fault, so that one attempt shows them all
     values = {field.name: _read(env, name, field, declared) for name, (field, declared) in variables(kind).items()}

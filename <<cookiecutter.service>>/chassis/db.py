@@ -14,7 +14,7 @@ from gevent.monkey import is_module_patched
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
-from chassis import fast, pool
+from chassis import connections, fast, pool
 from chassis.config import Config
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def register(app: Flask, settings: Config) -> None:
     )
 
 
-def connect(settings: Config, **options: Any) -> pool.Connection[Any]:
+def connect(settings: Config, **options: Any) -> connections.Connection[Any]:
     """Return a new connection, for the pool or for an admin command.
 
     Raises:
@@ -87,7 +87,7 @@ def connect(settings: Config, **options: Any) -> pool.Connection[Any]:
     """
     os.environ.update(START_UP)
     # Without gunicorn, as in tests, threads are threads and wait in psycopg's own way.
-    kind = fast.GreenConnection if is_module_patched("select") else pool.Connection
+    kind = fast.GreenConnection if is_module_patched("select") else connections.Connection
     conn = kind.connect(settings.database_url, **connect_options(settings), **options)
     try:
         with conn.limited_to(settings.database_timeout_seconds):
@@ -142,19 +142,19 @@ def connection() -> Iterator[Connection[Any]]:
         psycopg.OperationalError: No connection is available within `DATABASE_TIMEOUT_SECONDS`, or too many requests
             wait for one already.
     """
-    connections = _pool(current_app)
+    shared = _pool(current_app)
     started = time.perf_counter()
     try:
-        conn = connections.take()
+        conn = shared.take()
     finally:
         g.db_pool_wait_ms = g.get("db_pool_wait_ms", 0) + (time.perf_counter() - started) * 1_000
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:
-        connections.suspect_all()  # it was the primary and is no longer; its name leads to another one by now, or will
+        shared.suspect_all()  # it was the primary and is no longer; its name leads to another one by now, or will
         raise
     finally:
-        connections.give_back(conn)
+        shared.give_back(conn)
 
 
 def read(query: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -171,7 +171,7 @@ def read(query: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **k
             return query(conn, *args, **kwargs)
         except STALE_PLAN:
             return query(conn, *args, **kwargs)  # it was inside a transaction block, which has ended
-        except pool.ServerSilentError:
+        except connections.ServerSilentError:
             raise
         except psycopg.OperationalError:
             if not conn.broken:
@@ -197,7 +197,7 @@ def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.arg
     return _run(work, *args, **kwargs)
 
 
-def find_unfit(conn: pool.Connection[Any], settings: Config) -> str | None:
+def find_unfit(conn: connections.Connection[Any], settings: Config) -> str | None:
     """Return why the server cannot be relied upon, and what to do, or `None`. `admin check` and `migrate` ask."""
     [(encoding, interval_style, limit_ms, role)] = conn.execute(
         "SELECT getdatabaseencoding(), current_setting('IntervalStyle'),"
@@ -223,7 +223,7 @@ def _run(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kw
         return work(conn, *args, **kwargs)
 
 
-def _set_up(conn: pool.Connection[Any], settings: Config) -> None:
+def _set_up(conn: connections.Connection[Any], settings: Config) -> None:
     """Set what a session needs, or find out that it is no session.
 
     A pooler lends the server's connections for a transaction each. What is set there stays for whoever comes next, and
@@ -241,7 +241,7 @@ def _set_up(conn: pool.Connection[Any], settings: Config) -> None:
         conn.prepare_threshold = None
 
 
-def _is_writable(conn: pool.Connection[Any]) -> bool:
+def _is_writable(conn: connections.Connection[Any]) -> bool:
     """Ask the server whether it answers, and is still the one that takes writes."""
     return conn.execute("SHOW transaction_read_only", prepare=False).fetchone() == ("off",)
 

@@ -1,4 +1,4 @@
-"""Every error leaves as problem details, and says nothing of the inside. https://www.rfc-editor.org/rfc/rfc9457"""
+"""Error responses: problem details that do not leak internals. https://www.rfc-editor.org/rfc/rfc9457"""
 
 import logging
 import re
@@ -13,10 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 RETRY_AFTER_SECONDS = 1
-"""What a client is told to wait when the database cannot be had: the pool tries again within half of that."""
-
-COLLISION_SECONDS = 1
-"""What a client is told to wait after its transaction met another one, and `db.transaction` gave up."""
+"""`Retry-After` of a 503. The pool tries to connect again within half of that time."""
 
 REFUSALS: dict[type[psycopg.Error], tuple[int, str]] = {
     psycopg.errors.UniqueViolation: (409, "There is one with this value already."),
@@ -90,7 +87,7 @@ def invalid(error: ValidationError, place: str) -> Response:
 
 
 def problem(status: int, detail: str | None = None, **members: Any) -> Response:
-    """Return the response to a request that failed. `members` are added to its body."""
+    """Return the response to a request that failed. `members` are added to its body; a 503 says when to try again."""
     body = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES[status],  # as in the status line; the standard library's differ between Pythons
@@ -108,12 +105,10 @@ def problem(status: int, detail: str | None = None, **members: Any) -> Response:
 def _refused(error: HTTPException) -> Response:
     if error.response is not None:  # made by `abort(response)`
         return error.response  # type: ignore[return-value]  # a Response of ours, never another WSGI application
-    # Werkzeug's own words are for people with a browser; ours are for whoever calls this service.
+    # Werkzeug's default descriptions are written for people with a browser, so they are omitted.
     detail = None if error.description == type(error).description else error.description
     response = problem(error.code or 500, detail)
-    response.headers.extend((name, value) for name, value in error.get_headers() if name in {"Allow", "Retry-After"})
-    if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    response.headers.update({name: value for name, value in error.get_headers() if name in {"Allow", "Retry-After"}})
     return response
 
 
@@ -122,7 +117,7 @@ def _not_stored(error: psycopg.Error) -> Response:
     status, detail = next(answer for kind, answer in REFUSALS.items() if isinstance(error, kind))
     if isinstance(error, psycopg.errors.ForeignKeyViolation) and _is_of_parent(error.diag):
         status, detail = REFUSALS[psycopg.errors.RestrictViolation]
-    g.trace["db.constraint"] = error.diag.constraint_name or error.diag.column_name
+    g.log_context["db.constraint"] = error.diag.constraint_name or error.diag.column_name
     known: frozenset[str] = getattr(current_app.view_functions.get(request.endpoint or ""), "fields", frozenset())
     faults = [{"field": name, "detail": detail} for name in _columns(error.diag) if name in known]
     return problem(status, detail, **({"errors": faults} if faults else {}))
@@ -149,9 +144,7 @@ def _columns(diag: psycopg.errors.Diagnostic) -> list[str]:
 
 def _collided(error: psycopg.Error) -> Response:
     log.info("transaction rolled back, it met another one", extra={"exception.type": type(error).__qualname__})
-    response = problem(503, "The request met another one that changes the same. Repeat it.")
-    response.headers["Retry-After"] = str(COLLISION_SECONDS)
-    return response
+    return problem(503, "The request met another one that changes the same. Repeat it.")
 
 
 def _malformed(_error: Exception) -> Response:
@@ -162,9 +155,7 @@ def _unavailable(error: psycopg.Error) -> Response:
     # No stack trace: it would say nothing new, and cost more than the answer when many are refused at once.
     extra = {"exception.type": type(error).__qualname__, "exception.message": str(error)}
     log.warning("database unavailable", extra=extra)
-    response = problem(503, "The service cannot reach its database at the moment.")
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response
+    return problem(503, "The service cannot reach its database at the moment.")
 
 
 def _surprised(error: Exception) -> Response:

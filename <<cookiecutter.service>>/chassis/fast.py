@@ -1,7 +1,7 @@
 """What exists only to be fast. Without this module, and the lines that call it, the service behaves in the same way.
 
-Each part replaces something of a library for a measured gain; `tests/test_fast.py` fails where a library has moved so
-that its part no longer takes effect.
+Each part replaces a part of a library for a measured gain. `chassis/tests/test_fast.py` fails if a new version of the
+library makes the replacement ineffective.
 """
 
 import time
@@ -18,15 +18,15 @@ from psycopg.abc import PQGen
 from psycopg.rows import Row
 from psycopg.waiting import Ready, Wait
 
-from chassis import pool
+from chassis import connections
 
 T = TypeVar("T")
 
 EVENTS = {Wait.R: 1, Wait.W: 2, Wait.RW: 3}
-"""What psycopg waits for, in the numbers of gevent's event loop."""
+"""Event masks of gevent's loop for the wait states of psycopg; 1 is readable, 2 is writable."""
 
 READY = {Wait.R: Ready.R, Wait.W: Ready.W, Wait.RW: Ready.RW}
-"""What has then come. If only one of two has, no harm is done: psycopg tries both without blocking."""
+"""What psycopg is told after an event. If only one of two is ready, psycopg still tries both without blocking."""
 
 
 class NoSessions(SessionInterface):
@@ -39,10 +39,10 @@ class NoSessions(SessionInterface):
         return self.nothing
 
 
-class GreenConnection(pool.Connection[Row]):
+class GreenConnection(connections.Connection[Row]):
     """A connection that waits in gevent's event loop.
 
-    psycopg, which finds `select` patched, would build an emulated `poll` for each statement, at a fifth of its cost.
+    gevent patches `select`. psycopg would then create an emulated `poll` for each statement, a fifth of its CPU time.
     https://github.com/psycopg/psycopg/blob/master/psycopg/psycopg/waiting.py (`wait_poll`)
     """
 

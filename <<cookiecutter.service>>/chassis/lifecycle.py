@@ -51,7 +51,7 @@ def is_ready() -> bool:
 
 
 def is_leaving() -> bool:
-    """Return whether SIGTERM was received: clients are told to leave."""
+    """Return whether SIGTERM was received: from then on, each response closes its connection."""
     return state() >= State.DRAINING
 
 

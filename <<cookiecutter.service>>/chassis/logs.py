@@ -21,21 +21,16 @@ from typing import Any
 import orjson
 from flask import Flask, Request, Response, g, has_request_context, request
 
-from chassis import config, terminal, urls
+from chassis import config, events, terminal, urls
 from chassis.config import Config
-
-MAX_LINE_BYTES = 4096
-"""Linux writes so much to a pipe in one piece (`PIPE_BUF`, pipe(7)); longer lines of several processes would mix."""
 
 MAX_WAIT_SECONDS = 0.5
 """How long one line waits for a reader that has stopped reading. Then lines are dropped, and counted, until it reads
 again: answers matter more than logs."""
 
 SECRET_MIN_CHARS = 6
-"""A shorter secret is not searched for: it would hide half of the words, and is none."""
+"""Shorter secrets are not masked in the log: they would match parts of ordinary words."""
 
-MAX_DEPTH = 5
-"""How deep a value is shown that JSON cannot say as it is; it may contain itself."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=+/-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
@@ -58,14 +53,14 @@ _KEYS = _OWN | {
 
 
 def configure(settings: Config) -> None:
-    """Turn everything that this process says into events: logging, warnings, uncaught exceptions, stray prints."""
+    """Write all output of this process as events: log records, warnings, uncaught exceptions and prints."""
     _resource.update({"service.name": settings.service, "service.version": settings.release})
     capture(settings.log_level, settings.log_format)
     hide(config.secrets(settings))
 
 
 def capture(level: str = "INFO", style: str = "auto") -> None:
-    """As `configure`, for a process that has no configuration: one whose environment was refused."""
+    """Capture all output like `configure`, before a configuration is loaded; it may be refused."""
     hide(urls.secrets(os.environ))
     stdout.open()
     stdout.is_text = os.isatty(1) if style == "auto" else style == "text"
@@ -86,24 +81,26 @@ def register(app: Flask) -> None:
 
 
 def emit(severity: str, logger: str, body: str, attributes: Mapping[str, Any]) -> None:
-    """Write one event, now. Whatever the attributes hold, it leaves as one line of valid JSON without our secrets."""
+    """Write one event as one line of valid JSON, with secrets masked, whatever the attributes contain."""
     stdout.write(_line(severity, logger, body, attributes))
 
 
 def encode(event: Mapping[str, Any]) -> bytes:
-    """Return `event` as a line of JSON of at most `MAX_LINE_BYTES` bytes. Texts are cut until it fits."""
+    """Return `event` as a line of JSON of at most `events.MAX_LINE_BYTES` bytes. Texts are cut until it fits."""
     line = _strict(event)
-    return (line if len(line) < MAX_LINE_BYTES else _shorten(orjson.loads(line))) + b"\n"
+    return (line if len(line) < events.MAX_LINE_BYTES else events.shorten(orjson.loads(line))) + b"\n"
 
 
 def _strict(event: Mapping[str, Any]) -> bytes:
     """Return `event` as JSON without our secrets, whatever it holds."""
     try:
-        line = _dump(event)
+        line = events.dump(event)
     except TypeError:  # lone surrogates, integers over 64 bits, cycles, objects that cannot be shown
-        line = _dump(_plain(event))
+        line = events.dump(events.plain(event))
     if any(secret in line for secret in _encoded_secrets):
-        line = _dump({key: value if key in _OWN else _masked(value) for key, value in _masked_keys(orjson.loads(line))})
+        line = events.dump(
+            {key: value if key in _OWN else _masked(value) for key, value in _masked_keys(orjson.loads(line))}
+        )
     return line
 
 
@@ -127,11 +124,11 @@ def _begin() -> None:
     values.started = time.perf_counter()
     offered = environ.get("HTTP_X_REQUEST_ID")
     values.request_id = offered if offered and _REQUEST_ID.fullmatch(offered) else os.urandom(16).hex()
-    values.trace = {}
+    values.log_context = {}
     if (parent := environ.get("HTTP_TRACEPARENT")) and (match := _TRACEPARENT.fullmatch(parent)):
-        values.trace = {"trace_id": match[1], "span_id": match[2]}
+        values.log_context = {"trace_id": match[1], "span_id": match[2]}
     elif (amazon := environ.get("HTTP_X_AMZN_TRACE_ID")) and (match := _AMAZON_ROOT.search(amazon)):
-        values.trace = {"trace_id": match[1] + match[2]}
+        values.log_context = {"trace_id": match[1] + match[2]}
 
 
 def _end(response: Response) -> Response:
@@ -142,7 +139,7 @@ def _end(response: Response) -> Response:
         route = asked.url_rule.rule if asked.url_rule else "(none)"
         attributes = {
             "request_id": values.request_id,
-            **values.trace,
+            **values.log_context,
             "http.request.method": asked.method,
             "http.route": route,
             "url.path": asked.path,
@@ -169,16 +166,16 @@ class Handler(logging.Handler):
         """Write the record, with the exception and the request that it belongs to."""
         attributes = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if has_request_context():
-            attributes = {"request_id": g.get("request_id"), **g.get("trace", {}), **attributes}
+            attributes = {"request_id": g.get("request_id"), **g.get("log_context", {}), **attributes}
         if record.exc_info and record.exc_info[1]:
             error = record.exc_info[1]
             attributes["exception.type"] = type(error).__qualname__
-            attributes["exception.message"] = _text(error)
+            attributes["exception.message"] = events.text(error)
             attributes["exception.stacktrace"] = logging.Formatter().formatException(record.exc_info)
         try:
             body = record.getMessage()
         except Exception:  # noqa: BLE001 - arguments that do not fit their message, or cannot be shown
-            body = _text(record.msg)
+            body = events.text(record.msg)
         emit(record.levelname, record.name, body, attributes)
 
 
@@ -191,7 +188,7 @@ class _Stream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")  # `print` writes each of its arguments by itself
-        if len(self._rest) >= MAX_LINE_BYTES:
+        if len(self._rest) >= events.MAX_LINE_BYTES:
             lines.append(self._rest)
             self._rest = ""
         for line in lines:
@@ -213,7 +210,7 @@ class Stdout:
     dropped = 0
 
     def open(self) -> None:
-        """Use a pipe without blocking. It is opened anew, since the flag would reach whoever else holds the pipe."""
+        """Reopen a pipe in non-blocking mode. Set on descriptor 1, the flag would affect all who share the pipe."""
         try:
             os.fstat(1)
         except OSError:  # it is closed: else the next file or socket would be number 1, and get the log
@@ -225,7 +222,7 @@ class Stdout:
                 self.fd = 1
 
     def write(self, line: bytes) -> None:
-        """Write one line, or count it as dropped. Says how many were, once lines pass again."""
+        """Write one line, or count it as dropped. When writing works again, first log how many lines were dropped."""
         if self.dropped:
             dropped, self.dropped = self.dropped, 0  # first of all: others may drop lines while this one waits
             if not self._write(_line("WARNING", __name__, "log lines were dropped", {"dropped": dropped})):
@@ -252,10 +249,6 @@ class Stdout:
 stdout = Stdout()
 
 
-def _dump(value: Any) -> bytes:
-    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
-
-
 def hide(secrets: set[str]) -> None:
     """Have these texts masked from now on. The longest first, since one may be a part of another."""
     _secrets[:] = sorted((secret for secret in secrets if len(secret) >= SECRET_MIN_CHARS), key=len, reverse=True)
@@ -263,7 +256,7 @@ def hide(secrets: set[str]) -> None:
 
 
 def _encode(secret: str) -> bytes:
-    return _dump(_text(secret))[1:-1]
+    return events.dump(events.text(secret))[1:-1]
 
 
 def _masked(value: Any) -> Any:
@@ -281,40 +274,6 @@ def _masked(value: Any) -> Any:
 
 def _masked_keys(value: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     return ((key if key in _KEYS else _masked(key), item) for key, item in value.items())
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """`value` with everything that JSON cannot say replaced by text."""
-    if isinstance(value, Mapping) and depth < MAX_DEPTH:
-        return {_text(key): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset) and depth < MAX_DEPTH:
-        return [_plain(item, depth + 1) for item in value]
-    if isinstance(value, int) and -(2**63) <= value < 2**64:  # what orjson takes
-        return value
-    return value if value is None or isinstance(value, float) else _text(value)
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value).encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001 - a value that cannot even be shown must not cost the line
-        return f"<{type(value).__qualname__}>"
-
-
-def _shorten(event: dict[str, Any]) -> bytes:
-    """Return the event as JSON, with its longest texts cut in half until it fits: a stack trace keeps its end."""
-    event = {
-        key[:100]: value if isinstance(value, int | float | None) else _text(value) for key, value in event.items()
-    }
-    while len(line := _dump(event)) >= MAX_LINE_BYTES:
-        key = max(event, key=lambda name: len(str(event[name])))
-        text = str(event[key])
-        half = len(text) // 2
-        if half < 32:  # noqa: PLR2004 - many small attributes: the last ones go
-            event.popitem()
-        else:
-            event[key] = f"…{text[-half:]}" if key == "exception.stacktrace" else f"{text[:half]}…"
-    return line
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""Bearer tokens, where `JWKS_URL` asks for them: every request but the probes' carries a valid one, or is a 401.
+"""Bearer tokens, if `JWKS_URL` is set: requests without a valid token get a 401, except those to the probes.
 
 A token is a JSON Web Token, signed by `TOKEN_ISSUER` with one of the keys that it publishes, and meant for us. Nothing
 imports this module where none is wanted. https://www.rfc-editor.org/rfc/rfc6750 https://www.rfc-editor.org/rfc/rfc8725
@@ -19,23 +19,24 @@ from typing import Any
 import jwt
 from flask import Flask, Response, g, request
 
-from chassis import caller, errors, health
+from chassis import caller, errors
 from chassis.config import Config
 
 ALGORITHMS = frozenset({"RS256", "PS256", "ES256", "EdDSA"})
-"""How tokens may be signed: with a private key, and never as the token itself or a published key would have it."""
+"""Accepted signature algorithms, all asymmetric. Without this list a token could choose `none`, or HMAC with the public
+key as its secret. https://www.rfc-editor.org/rfc/rfc8725#section-2.1"""
 
 LEEWAY_SECONDS = 10
 """How much the issuer's clock and ours may differ."""
 
 FRESH_SECONDS = 300
-"""Age at which the keys are fetched again, and so the longest that a key which the issuer has withdrawn is believed."""
+"""Age at which cached keys are fetched again. A withdrawn key is accepted until that fetch succeeds."""
 
 STALE_SECONDS = 3_600
-"""Age at which keys are no longer used, however long their issuer cannot be reached: then nothing can be verified."""
+"""Age at which cached keys are no longer used, even if the issuer is unreachable. The response is then 503."""
 
 REFETCH_SECONDS = 5
-"""Time between two attempts to fetch the keys: tokens with invented keys must not send us to the issuer every time."""
+"""Minimum time between two attempts to fetch the keys, so that tokens with invented key IDs cannot cause many."""
 
 FETCH_SECONDS = 2
 """How long an attempt to fetch the keys may take as a whole."""
@@ -47,16 +48,18 @@ log = logging.getLogger(__name__)
 
 
 class KeysUnavailableError(Exception):
-    """The issuer's keys cannot be had, so nobody can say whether a token is valid."""
+    """The issuer's keys cannot be fetched, so tokens cannot be verified."""
 
 
 def register(app: Flask, settings: Config) -> None:
-    """Have `app` ask for a token before anything else, so also where there is no route, and say so in its contract."""
+    """Require a valid token for every request of `app` except the probes, even if no route matches the request."""
     keys = Keys(settings.jwks_url)
-    probes = health.paths(settings)
 
     def check() -> Response | None:
-        if request.url_rule and request.path in probes:
+        if getattr(app.view_functions.get(request.endpoint or ""), "is_open", False):
+            return None
+        # A browser asks without a token whether a page may send one. The answer has the methods of the path, no more.
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return None
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -71,7 +74,7 @@ def register(app: Flask, settings: Config) -> None:
             return response
         g.caller = caller.of(claims)
         if "sub" in claims:
-            g.trace["enduser.id"] = claims["sub"]
+            g.log_context["enduser.id"] = claims["sub"]
         return None
 
     app.before_request(check)
@@ -105,7 +108,7 @@ class Keys:
         return kid in self._keys and time.monotonic() - self._fetched < most_seconds
 
     def _fetch(self, *, wait: bool) -> None:
-        """Fetch the keys, once at a time: who needs an unknown one waits, the others go on with what there is."""
+        """Fetch the keys, single-flight: while another request fetches them, wait for it or, without `wait`, return."""
         if not self._turn.acquire(blocking=wait):
             return
         try:
@@ -214,7 +217,7 @@ def _is_strong(key: jwt.PyJWK) -> bool:
 
 
 def _claims(token: str, keys: Keys, settings: Config) -> dict[str, Any]:
-    """Return what a token says, if all that we ask of it is so."""
+    """Verify a token and return its claims."""
     key = keys.find(jwt.get_unverified_header(token).get("kid"))
     claims: dict[str, Any] = jwt.decode(
         token,

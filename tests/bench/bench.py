@@ -57,9 +57,7 @@ class Bench:
                 turns[server.stack.name].append(self.turn(server, kind))
         return {name: found[-self.rounds :] for name, found in turns.items()}
 
-    def turn(
-        self, server: Server, request: str | Request, connections: int = CONNECTIONS, seconds: int = 1
-    ) -> Turn:
+    def turn(self, server: Server, request: str | Request, connections: int = CONNECTIONS, seconds: int = 1) -> Turn:
         """Let a server do its work, and return what it did."""
         request = request if isinstance(request, Request) else Request(request)
         before, before_of_database = server.cpu_seconds(), self.database.cpu_seconds()
@@ -87,6 +85,7 @@ class Bench:
 
         Raises:
             RuntimeError: An answer differs from the first server's.
+
         """
         for kind in ["read", "list"]:
             expected, *answers = (_times_apart(self.ask(server, kind)) for server in servers)

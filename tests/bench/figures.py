@@ -28,7 +28,7 @@ class Turn:
 
 @dataclass
 class Figures:
-    """Turn by turn, by the name of a stack, and before that by what the field's name says. Numbers as keys are texts."""
+    """Turn by turn, by the name of a stack, and before that by what the field's name says. All keys are texts."""
 
     machine: str = ""
     image: str = ""
@@ -66,7 +66,7 @@ def load(path: Path) -> Figures:
     return Figures(**_decode(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
     if isinstance(value, list):
         return [_decode(item) for item in value]
     if isinstance(value, dict):

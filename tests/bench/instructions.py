@@ -1,7 +1,7 @@
 """Instructions per request, counted by valgrind: on a busy machine they are the same as on an idle one.
 
-`python -m tests.bench.instructions` prints them for the service and for the limit. They are those of the program and its
-libraries; what the kernel does for it is not among them.
+`python -m tests.bench.instructions` prints them for the service and for the limit. They are those of the program and
+its libraries; what the kernel does for it is not among them.
 """
 
 import contextlib
@@ -55,9 +55,9 @@ class Counted:
             port = sock.getsockname()[1]
         self._log = (folder / "log").open("wb")
         valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts"]
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "OFF") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._process = subprocess.Popen(
-            [*valgrind, PYTHON, os.environ.get("SINGLE", str(HERE / "single.py")), *command],
+            [*valgrind, PYTHON, str(HERE / "single.py"), *command],
             cwd=cwd,
             env={**kept, **VARIABLES, "DATABASE_URL": server.url, "PORT": str(port)},
             stdout=self._log,
@@ -85,7 +85,7 @@ class Counted:
         self._log.close()
 
     def count(self, kinds: Sequence[str]) -> dict[str, float]:
-        """Return the instructions per request of each kind: of several turns the one with the fewest, since heartbeats add some."""
+        """Return the instructions per request of each kind: the fewest of several turns, since heartbeats add some."""
         for kind in kinds:
             for _ in range(WARM):
                 self._ask(kind)

@@ -60,7 +60,9 @@ def _growth(figures: Figures) -> Figure:
     _lines(
         fairness,
         {
-            f"{workers} workers": {c: median(turn.p99_ms / turn.mean_ms for turn in turns) for c, turns in found.items()}
+            f"{workers} workers": {
+                count: median(turn.p99_ms / turn.mean_ms for turn in turns) for count, turns in found.items()
+            }
             for workers, found in figures.by_workers.items()
         },
     )
@@ -88,7 +90,8 @@ def _growth(figures: Figures) -> Figure:
     bodies.set_title("CPU of a create, µs, by bytes of the body")
     _lines(idle, {"both workers": {f"{int(count):,}": mb for count, mb in figures.idle_mb.items()}})
     idle.set_title("Memory, MB, by idle connections")
-    options.bar(list(figures.by_option), [_of(turns, "cpu_us") for turns in figures.by_option.values()], color=COLOURS[0])
+    costs = [_of(turns, "cpu_us") for turns in figures.by_option.values()]
+    options.bar(list(figures.by_option), costs, color=COLOURS[0])
     options.tick_params("x", labelrotation=20)
     options.set_title("CPU of a read, µs, with traces and tokens")
     _plain(figure)

@@ -17,9 +17,7 @@ def write(figures: Figures, folder: Path) -> None:
     """Write the tables and the plots into `folder`; if that is the bench's own, the README's table too."""
     parts = [requests, _image, _others, _growth, _fairness, _curves, fleet.table]
     tables = "\n".join(part(figures) for part in parts)
-    (folder / "figures.md").write_text(
-        f"# Figures\n\n`make bench`, {figures.machine}.\n\n{tables}", encoding="utf-8"
-    )
+    (folder / "figures.md").write_text(f"# Figures\n\n`make bench`, {figures.machine}.\n\n{tables}", encoding="utf-8")
     plots.write(figures, folder)
     if folder == HERE:
         readme = HERE.parent.parent / "README.md"
@@ -36,7 +34,8 @@ def requests(figures: Figures) -> str:
 def ratio(found: dict[str, list[Turn]], name: str, key: str = "cpu_us") -> float:
     """Return what a stack needs, over what the limit needs in the same round: the median."""
     turns = zip(found[name], found[LIMIT.name], strict=True)
-    return median(getattr(one, key) / getattr(limit, key) for one, limit in turns)
+    ratios: list[float] = [getattr(one, key) / getattr(limit, key) for one, limit in turns]
+    return median(ratios)
 
 
 def of(turns: Sequence[Turn], key: str) -> float:

@@ -19,11 +19,13 @@ REQUESTS = 100
 GROWTH = [1, 16, 64, 128, 256, 512, 1_000]
 FAIR = [64, 256, 512]
 PROCESSES = [1, 2, 4]
+TENTH = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
 IDLE = [0, 250, 500, 1_000]
 NOTES = [1_000, 10_000, 100_000, 1_000_000, 10_000_000]
 SEVERAL_SECONDS = 3
 """Of a turn whose p99 counts: a second has too few requests for that."""
 
+PLATFORM = "import platform; print(platform.python_version())"
 IMAGE = "from chassis.testing import containers\nwith containers.image() as name: print(name, flush=True); input()"
 
 
@@ -47,7 +49,7 @@ def image(bench: Bench, figures: Figures) -> None:
         name = process.stdout.readline().strip() if process.stdout else ""
         try:
             stacks = [replace(stack, image=name) for stack in (SERVICE, LIMIT)]
-            version = ["docker", "run", "--rm", name, "python", "-c", "import platform; print(platform.python_version())"]
+            version = ["docker", "run", "--rm", name, "python", "-c", PLATFORM]
             python = subprocess.run(version, capture_output=True, text=True, check=True).stdout.strip()
             figures.image = f"{datetime.now(UTC).date().isoformat()}, Python {python}, in the image"
             figures.image_ready_seconds = {stack.name: [] for stack in stacks}
@@ -165,7 +167,7 @@ def options(bench: Bench, figures: Figures) -> None:
             traces, tokens = given["traces"], given["tokens"]
             variants = {
                 "neither": ({}, ""),
-                "traces, a tenth": ({**traces, "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}, ""),
+                "traces, a tenth": ({**traces, **TENTH}, ""),
                 "traces, all": (traces, ""),
                 "tokens": (tokens, given["authorization"]),
                 "both": ({**traces, **tokens}, given["authorization"]),

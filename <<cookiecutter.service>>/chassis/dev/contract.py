@@ -1,6 +1,6 @@
-"""The contract that the service has now, the one that its clients have, and what of the difference breaks them.
+"""Compare the contract of the service with the committed copy, and report the changes that break clients.
 
-`python -m chassis.dev.contract` renews the copy in `docs/openapi.json`, and says so.
+`python -m chassis.dev.contract` prints the result and renews the copy in `docs/openapi.json`.
 """
 
 import functools
@@ -46,7 +46,7 @@ def verdict(old: Node, new: Node) -> str:
 
 
 class Comparison:
-    """Two contracts: what a client of `old` may send, `new` must take, and what `new` may answer, `old` must tell."""
+    """A comparison: `new` must accept all requests valid in `old`, and `old` must describe all responses of `new`."""
 
     def __init__(self, old: Node, new: Node) -> None:
         self.old, self.new = old, new
@@ -108,9 +108,9 @@ class Comparison:
             yield from self._fits(*(schemas if asked else schemas[::-1]), where, asked=asked)
 
     def _fits(self, sent: Node, expected: Node, where: str, *, asked: bool) -> Iterator[str]:
-        """Why a value that is valid where it is sent may not be valid where it is expected.
+        """Yield the reasons why a value that is valid against `sent` may be invalid against `expected`.
 
-        What is asked for is sent by an old client, what is answered by the new service.
+        With `asked`, `sent` is the old schema of a request; otherwise it is the new schema of a response.
         """
         if self._is_compared(sent, expected, asked=asked):
             return

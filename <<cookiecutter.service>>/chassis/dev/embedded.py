@@ -62,7 +62,7 @@ def persistent(home: Path) -> Iterator[str]:
     Several processes may use it at once. The last one stops it.
     """
     home.mkdir(parents=True, exist_ok=True)
-    # Two locks: who starts or stops the server holds `changing`, and everybody who uses it shares `using`.
+    # Two locks: a process holds `changing` while it starts or stops the server, and shares `using` while it uses it.
     with (home / "changing").open("w") as changing, (home / "using").open("w") as using:
         with _locked(changing):
             fcntl.flock(using, fcntl.LOCK_SH)

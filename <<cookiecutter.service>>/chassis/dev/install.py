@@ -33,7 +33,7 @@ OPTIONS = ["--quiet", "--require-hashes", "--requirement"]
 
 
 def main(folder: str, lock: str) -> None:
-    """Do it in at most two steps, and print a line for each."""
+    """Create the virtual environment `folder` if it is missing, and install `lock` into it."""
     if "cookiecutter" in Path.cwd().name:
         sys.exit("This is the template's own folder: what is made here would be copied. `make demo` in the one above.")
     python = Path(folder, "bin", "python")

@@ -1,6 +1,6 @@
 """A real PostgreSQL, wherever there is one: named by `DATABASE_URL`, in a container, or embedded in a Python package.
 
-`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set: `make run` needs nothing else.
+`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set, for `make psql` and `make shell`.
 """
 
 import functools

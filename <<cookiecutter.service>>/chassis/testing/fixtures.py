@@ -29,7 +29,7 @@ _stack = ExitStack()
 
 @functools.cache
 def _server_url() -> str:
-    """Start PostgreSQL, once for all tests, and say where it comes from."""
+    """Start PostgreSQL once for all tests, print where it comes from, and return its URL."""
     url, origin = _stack.enter_context(postgres.server())
     with psycopg.connect(url) as conn:
         version = conn.info.parameter_status("server_version")

@@ -43,10 +43,10 @@ def exists(pid: int) -> bool:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
-    """Ask again and again until `condition()` holds, where nobody announces it.
+    """Poll `condition` until it is true.
 
     Raises:
-        TimeoutError: it does not, in time.
+        TimeoutError: It is not true within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -137,12 +137,12 @@ class Gunicorn:
         return [pid for pid in pids if exists(pid)]
 
     def signal(self, signum: int) -> float:
-        """Send a signal to the service; says when, in seconds of `time.monotonic`."""
+        """Send a signal to the service. Return the time of `time.monotonic`, in seconds."""
         self._process.send_signal(signum)
         return time.monotonic()
 
     def wait(self, seconds: float = 60) -> int:
-        """Wait for the end of the service and of its output; says its exit status."""
+        """Wait until the service and its output have ended. Return its exit status."""
         status = self._process.wait(seconds)
         for reader in self._readers:
             reader.join(seconds)
@@ -152,10 +152,10 @@ class Gunicorn:
         return status
 
     def wait_for(self, body: str, count: int = 1, seconds: float = START_SECONDS) -> dict[str, Any]:
-        """Wait until the service has logged `body` so many times; says the last of these events.
+        """Wait until the service has logged `body` `count` times. Return the last of these events.
 
         Raises:
-            AssertionError: it does not, in time; the text has what it said instead.
+            AssertionError: It does not within `seconds`; the message contains its output.
         """
         found: list[dict[str, Any]] = []
 

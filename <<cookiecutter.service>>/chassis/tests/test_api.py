@@ -21,8 +21,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from chassis import app as chassis_app
 from chassis import config
 from chassis.api import Blueprint, Created, Model, Page, PageQuery, created, page
-from chassis.contract import ContractError
 from chassis.fields import Date, DateTime, Text, digits
+from chassis.schemas import ContractError
 from chassis.testing import conformance
 
 Price = Annotated[Decimal, digits(6, 2)]

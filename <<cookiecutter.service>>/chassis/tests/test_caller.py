@@ -97,3 +97,10 @@ def test_a_client_with_a_token_needs_no_issuer_of_its_own(client_as: Callable[..
 def test_no_caller_outlives_its_request(client: FlaskClient, knock: Callable[..., Any]) -> None:
     assert knock("POST", "doors:open", "doors:see").status_code == 200
     assert client.post("/doors").status_code == 401
+
+
+def test_a_browser_asks_without_a_token_whether_a_page_may_send_one(client: FlaskClient) -> None:
+    answer = client.options("/doors", headers={"Access-Control-Request-Method": "POST"})
+    assert (answer.status_code, answer.data) == (200, b"")
+    assert client.options("/doors").status_code == 401
+    assert client.post("/doors", headers={"Access-Control-Request-Method": "POST"}).status_code == 401

@@ -26,7 +26,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
-from chassis import config, server
+from chassis import config, worker
 from chassis.dev import contract
 from chassis.dev.contract import Node
 from chassis.testing.process import BIN, environment
@@ -69,7 +69,7 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 def test_it_has_what_the_server_answers_by_itself(client: FlaskClient) -> None:
     described = client.get("/openapi.json").get_json()["paths"]["/livez"]["get"]["responses"]
     never = 403  # of a protocol that is off: a proxy's own
-    assert {str(status) for status in server.STATUSES.values() if status != never} <= set(described)
+    assert {str(status) for status in worker.STATUSES.values() if status != never} <= set(described)
 
 
 def test_it_says_the_limits_that_are_enforced(client: FlaskClient) -> None:

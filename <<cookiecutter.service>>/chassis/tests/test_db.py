@@ -16,8 +16,8 @@ import pytest
 from flask import Flask, g
 from psycopg import Connection
 
-from chassis import config, db, pool
-from chassis.pool import NoConnectionError
+from chassis import config, connections, db, pool
+from chassis.connections import NoConnectionError
 from chassis.testing.process import wait_until
 from chassis.testing.relay import Relay
 from chassis.tests.probe.app import create_app
@@ -209,7 +209,7 @@ def test_a_connection_that_falls_silent_makes_the_others_suspects(relay: Relay, 
 def test_a_statement_whose_request_ends_is_cancelled(relay: Relay, settings: config.Config, conn: Connection) -> None:
     with running(behind(relay, settings, statement_timeout_seconds=10)) as app:
         with app.app_context(), suppress(psycopg.OperationalError), db.connection() as lent:
-            lent = cast("pool.Connection[Any]", lent)
+            lent = cast("connections.Connection[Any]", lent)
             with lent.limited_to(0.2):
                 lent.execute("SELECT pg_sleep(60)")
         running_still = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"

@@ -211,7 +211,7 @@ def test_the_application_answers_in_a_python_shell_without_a_server(database_url
 
 def test_the_application_answers_in_flask_run(database_url: str) -> None:
     port = free_port()
-    command = [str(BIN / "flask"), "--app", f"{PACKAGE}.app", "run", "--port", str(port)]
+    command: list[str | Path] = [BIN / "flask", "--app", f"{PACKAGE}.app", "run", "--port", str(port)]
     variables = environment(DATABASE_URL=database_url, FLASK_SKIP_DOTENV=1)
     with (
         subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,

@@ -88,6 +88,8 @@ def run(target: Target, release: Release, *, despite_alarms: bool = False) -> No
             say("finish", deployment=going, status="waiting")
             controller.finish(going)
             going = None
+    if not going:
+        _forget(target)
     if going or target.running() != release.arn:
         with scaling.suspended(target):
             if not going:
@@ -108,6 +110,17 @@ def _start(target: Target, controller: rollout.Controller, release: Release, *, 
     return started
 
 
+def _forget(target: Target) -> None:
+    """Take the mark from releases that had the traffic and lost it to an earlier one: nobody rolls back to them.
+
+    The controller itself may have rolled back, after `run` had ended.
+    """
+    running = revision(target.running())
+    for each in target.releases():
+        if each.deployed_at and each.number > running:
+            target.ecs.untag_resource(resourceArn=each.arn, tagKeys=["deployed"])
+
+
 def _scale(target: Target) -> None:
     """Bring a new service to its smallest number of tasks: it starts with one, and scaling reacts to load only."""
     service = target.service()
@@ -126,6 +139,7 @@ def rollback(target: Target) -> None:
         say("rollback", deployment=going, status="stopping")
         with scaling.suspended(target):
             controller.stop(going)
+        _forget(target)
         say("rollback", status="succeeded")
         return
     current = target.release_of(target.running())

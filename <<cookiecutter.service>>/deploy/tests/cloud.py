@@ -158,6 +158,7 @@ class Cloud:
             deployment.status = "InProgress"
             status, last, _ = self._ending(identity)
             if status == "Succeeded" and self.seen[identity] == len(EVENTS):
+                deployment.blue = _running()
                 _give_traffic(json.loads(_content(deployment.revision)))
             if status != "InProgress" and self.seen[identity] > (EVENTS.index(last) if last else self.blue_looks):
                 deployment.status = status
@@ -213,7 +214,9 @@ class Cloud:
         found: str | None = getattr(deployment, "brought_back_by", None)
         if found is None:
             running = json.loads(_content(deployment.revision))
-            running["Resources"][0]["TargetService"]["Properties"]["TaskDefinition"] = _running()
+            running["Resources"][0]["TargetService"]["Properties"]["TaskDefinition"] = getattr(
+                deployment, "blue", _running()
+            )
             group = deployment.deployment_group_name
             revision = {"revisionType": "AppSpecContent", "appSpecContent": {"content": json.dumps(running)}}
             created = self.client("codedeploy").create_deployment(

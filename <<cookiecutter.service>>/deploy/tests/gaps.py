@@ -227,10 +227,9 @@ _stack_from_url = responses.get_stack_from_s3_url
 
 
 def _by_path(template_url: str, **options: Any) -> str:
-    """Fetch a template. moto does not find the bucket in the name of the host, as the CDK CLI has it."""
-    found = re.fullmatch(r"https://([^/]+?)\.(s3\.[a-z0-9-]+\.amazonaws\.com)/(.+)", template_url)
-    url = f"https://{found[2]}/{found[1]}/{found[3]}" if found else template_url
-    return str(_stack_from_url(url, **options))
+    """Fetch a template. The CDK CLI takes the host from its endpoint, and moto then takes it for the bucket."""
+    path = re.sub(r"^https://s3\.[^/]+/", "https://s3.amazonaws.com/", template_url)
+    return str(_stack_from_url(path, **options))
 
 
 setattr(responses, "get_stack_from_s3_url", _by_path)  # noqa: B010 - as above

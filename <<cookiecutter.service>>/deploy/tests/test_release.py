@@ -389,7 +389,7 @@ def test_scaling_is_suspended_while_traffic_is_moved_and_resumed_whatever_happen
 ) -> None:
     command(capsys, "release", digest)
     aws.script = script
-    seen = []
+    seen: list[bool] = []
     follow = rollout.follow
 
     def look(*arguments: Any) -> None:
@@ -415,7 +415,7 @@ def test_a_rollback_and_a_hotfix_go_in_while_an_alarm_is_raised(
     overridden = [
         request.get("overrideAlarmConfiguration") for name, request in aws.requests if name == "CreateDeployment"
     ]
-    ignored = {"enabled": False, "ignorePollAlarmFailure": True, "alarms": []}
+    ignored: dict[str, Any] = {"enabled": False, "ignorePollAlarmFailure": True, "alarms": []}
     assert overridden == [None, None, ignored, ignored]
 
 
@@ -484,7 +484,7 @@ def test_the_roles_may_do_what_the_commands_do(
 ) -> None:
     asked: set[str] = set()
     prefixes = {"application-autoscaling": "application-autoscaling", "logs": "logs"}
-    original = BaseClient._make_api_call  # noqa: SLF001 - every request of boto3 goes through it
+    original: Any = getattr(BaseClient, "_make_api_call")  # noqa: B009 - every request of boto3 goes through it
 
     def record(client: Any, operation: str, arguments: Any) -> Any:
         name = client.meta.service_model.service_name
@@ -509,14 +509,15 @@ def test_the_roles_may_do_what_the_commands_do(
 def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sums = {}
-    for name, changes in {
+    sums: dict[str, float] = {}
+    cases: dict[str, dict[str, Any]] = {
         "small": {},
         "x86": {"service__architecture": "X86_64"},
         "on demand": {"service__capacity": "FARGATE"},
         "at night off": {"platform__night": "19-5"},
         "standby": {"platform__database_multi_az": True, "platform__nat_gateways": 3},
-    }.items():
+    }
+    for name, changes in cases.items():
         spot = {"service__capacity": "FARGATE_SPOT"}
         monkeypatch.setattr(config, "read", lambda _name, changes={**spot, **changes}: changed(**changes))  # pyrefly: ignore
         last = Ran(capsys, "cost", "--environment", "staging").steps[-1]

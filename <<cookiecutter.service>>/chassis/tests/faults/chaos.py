@@ -273,7 +273,8 @@ class World:
         pausing.start()
         time.sleep(seconds)
         while pausing.is_alive():
-            self.pooler.command("RESUME")
+            with suppress(psycopg.Error):  # not paused yet
+                self.pooler.command("RESUME")
             pausing.join(0.1)
         with suppress(psycopg.Error):  # not paused any more
             self.pooler.command("RESUME")
