@@ -94,7 +94,12 @@ def _serve_again_and_again(environment: dict[str, str]) -> int:
                 print(f"changed: {', '.join(sorted({os.path.relpath(path) for _, path in changes}))}", flush=True)
                 _end(process)
             if changes or not (process or is_awaiting):
-                process, is_awaiting = _migrate_and_start(environment), False
+                # What it costs to look for migrations is half of a restart.
+                if not process or any(path.endswith(".sql") for _, path in changes):
+                    process = _migrate_and_start(environment)
+                else:
+                    process = _start(environment)
+                is_awaiting = False
             if not (process and process.poll() is None) and not is_awaiting:
                 is_awaiting = True
                 print("The service does not run. It starts again after the next change of a file.", flush=True)
