@@ -17,11 +17,11 @@ from chassis import caller, errors, schemas
 T = TypeVar("T")
 
 
-NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 
 
-LITERALS = {"boolean": re.compile("true|false"), "integer": NUMBER, "number": NUMBER}
-"""How JSON writes what is no string."""
+LITERALS = {"boolean": "true|false", "integer": NUMBER, "number": NUMBER}
+"""How JSON writes what is not a string: a regular expression for each of its types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,11 @@ def view_of(handler: Callable[..., Any], operation: Operation) -> Callable[..., 
     body_of = partial(_validate, TypeAdapter(operation.body)) if operation.body else None
     fields_of_headers = operation.headers.model_fields if operation.headers else ()
     header_names = {name: schemas.header_name(name) for name in fields_of_headers}
-    writers = {status: TypeAdapter(kind).dump_json for status, kind in operation.answers.items() if kind is not None}
+    writers = {
+        status: partial(TypeAdapter(kind).dump_json, by_alias=True)
+        for status, kind in operation.answers.items()
+        if kind is not None
+    }
     scopes = operation.scopes
 
     @wraps(handler)
@@ -108,7 +112,11 @@ def _validator(model: type[BaseModel]) -> Callable[[Mapping[str, Any]], BaseMode
     adapter = TypeAdapter(model)
     kinds = schemas.kinds_of_fields(model)
     lists = {name for name, found in kinds.items() if "array" in found}
-    literals = {name: LITERALS[kind] for name, found in kinds.items() for kind in found & LITERALS.keys()}
+    literals = {
+        name: re.compile("|".join(LITERALS[kind] for kind in sorted(found & LITERALS.keys())))
+        for name, found in kinds.items()
+        if "string" not in found
+    }
 
     def convert(name: str, text: str) -> object:
         return orjson.Fragment(text) if name in literals and literals[name].fullmatch(text) else text

@@ -51,7 +51,7 @@ class Thing(Model):
     name: Name
     count: Count
     price: Price
-    is_new: bool
+    is_new: Annotated[bool, Field(alias="isNew")]
     ratio: Annotated[float, Field(ge=0, le=1)]
     colour: Colour
     size: Literal["small", "large"] = "small"
@@ -83,7 +83,7 @@ class Filter(PageQuery):
     colour: Colour | None = None
     colours: Annotated[list[Colour], Field(max_length=2)] | None = None
     counts: Annotated[list[Count], Field(max_length=2, default_factory=list)]
-    is_new: bool | None = None
+    is_new: Annotated[bool | None, Field(alias="isNew")] = None
     level: Literal[1, 2] | None = None
     day: Date | None = None
     at: DateTime | None = None
@@ -168,7 +168,7 @@ THING: dict[str, Any] = {
     "name": "a/b ä",
     "count": 3,
     "price": "12.50",
-    "is_new": True,
+    "isNew": True,
     "ratio": 0.5,
     "colour": "red",
     "day": "2026-11-27",
@@ -203,7 +203,7 @@ def test_a_value_of_each_type_comes_back_as_it_was_sent(client: FlaskClient) -> 
         ({"count": "3"}, "count"),
         ({"count": 3.5}, "count"),
         ({"count": True}, "count"),
-        ({"is_new": "true"}, "is_new"),
+        ({"isNew": "true"}, "isNew"),
         ({"day": "0"}, "day"),
         ({"day": "2026-02-30"}, "day"),
         ({"at": "2026-11-27T10:00:00"}, "at"),
@@ -229,8 +229,8 @@ def test_a_whole_number_may_have_a_point(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("is_new=yes", "is_new"),
-        ("is_new=1", "is_new"),
+        ("isNew=yes", "isNew"),
+        ("isNew=1", "isNew"),
         ("level=true", "level"),
         ("limit=1_0", "limit"),
         ("limit=%201", "limit"),
@@ -248,7 +248,7 @@ def test_a_query_is_read_as_strictly_as_a_body(client: FlaskClient, query: str, 
 
 
 def test_the_link_to_the_next_page_keeps_the_filters_and_the_order(client: FlaskClient) -> None:
-    asked = "colours=red&colours=blue&counts=1&is_new=true&day=2026-11-27&at=2026-11-27T10:00:00%2B01:00&sort=price"
+    asked = "colours=red&colours=blue&counts=1&isNew=true&day=2026-11-27&at=2026-11-27T10:00:00%2B01:00&sort=price"
     page = client.get(f"/rows?limit=2&{asked}")
     assert [row["price"] for row in page.get_json()["items"]] == ["0", "0.25"]
     assert page.headers["Link"] == f'<{page.get_json()["next"]}>; rel="next"'
