@@ -17,7 +17,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SKIPPED = re.compile(r"^SKIPPED \[(\d+)\] \S+?: (.*)$", re.MULTILINE)
+SKIPPED = re.compile(r"^(?:SKIPPED \[(\d+)\] \S+?: | *(\d+) skipped: )(.*)$", re.MULTILINE)
+"""As pytest says it, and as this module does when a target runs it in its turn."""
+
+TOTAL = re.compile(r"^\d+ passed, \d+ failed, \d+ skipped$", re.MULTILINE)
 COUNTS = re.compile(r"\b(\d+) (passed|failed|skipped|error)")
 SUMMARY = re.compile(r"^(?:=+ )?\d+ (?:passed|failed|skipped|error|deselected).* in [\d.]+s.*$", re.MULTILINE)
 
@@ -98,7 +101,7 @@ def main(targets: Sequence[str], jobs: int) -> int:
     _print_skipped(said.values())
     counts: Counter[str] = Counter()
     for text in said.values():
-        for line in SUMMARY.findall(text):
+        for line in [*SUMMARY.findall(text), *TOTAL.findall(text)]:
             for number, word in COUNTS.findall(line):
                 counts["failed" if word == "error" else word] += int(number)
     print(f"{', '.join(failed) or 'nothing'} failed, {time.monotonic() - started:.0f} s")
@@ -110,8 +113,8 @@ def main(targets: Sequence[str], jobs: int) -> int:
 def _print_skipped(texts: Iterable[str]) -> None:
     reasons: Counter[str] = Counter()
     for text in texts:
-        for number, reason in SKIPPED.findall(text):
-            reasons[reason] += int(number)
+        for number, nested, reason in SKIPPED.findall(text):
+            reasons[reason] += int(number or nested)
     for reason, number in reasons.most_common():
         print(f"{number:>5} skipped: {reason}")
 
