@@ -42,6 +42,17 @@ def exists(pid: int) -> bool:
     return True
 
 
+def parent(pid: int) -> int | None:
+    """Return the parent of a process, where Linux tells it.
+
+    A busy machine gives the ID of a dead worker to somebody else's process within minutes, and tests kill workers.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
 def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
     """Poll `condition` until it is true.
 
@@ -134,7 +145,7 @@ class Gunicorn:
     def workers(self) -> list[int]:
         """Return the process IDs of the workers that are ready and still exist, oldest first."""
         pids = [event["process.pid"] for event in self.events if event.get("body") == "ready"]
-        return [pid for pid in pids if exists(pid)]
+        return [pid for pid in pids if exists(pid) and parent(pid) in {self.pid, None}]
 
     def signal(self, signum: int) -> float:
         """Send a signal to the service. Return the time of `time.monotonic`, in seconds."""
