@@ -330,9 +330,10 @@ def labels(text: str) -> dict[str, str]:
 
 def variables(text: str) -> dict[str, str]:
     """The variables of a file that a shell reads: no value holds what a shell would take apart."""
-    pairs = [re.fullmatch(r"([A-Z_]+)=([\w.,:/@-]*)", line) for line in text.splitlines() if line[:1] not in {"#", ""}]
+    lines = [line for line in text.splitlines() if line[:1] not in {"#", ""}]
+    pairs = [re.fullmatch(r"([A-Z_]+)=('[^']*'|[\w.,:/@-]*)", line) for line in lines]
     assert all(pairs)
-    return {pair[1]: pair[2] for pair in pairs if pair}
+    return {pair[1]: pair[2].strip("'") for pair in pairs if pair}
 
 
 PARSERS: dict[str, Callable[[str], Any]] = {
