@@ -87,7 +87,8 @@ def connect(settings: Config, **options: Any) -> connections.Connection[Any]:
     """
     os.environ.update(START_UP)
     # Without gunicorn, as in tests, threads are threads and wait in psycopg's own way.
-    kind = fast.GreenConnection if is_module_patched("select") else connections.Connection
+    kind: type[connections.Connection[Any]] = connections.Connection
+    kind = fast.GreenConnection if is_module_patched("select") else kind
     conn = kind.connect(settings.database_url, **connect_options(settings), **options)
     try:
         with conn.limited_to(settings.database_timeout_seconds):
@@ -143,11 +144,13 @@ def connection() -> Iterator[Connection[Any]]:
             wait for one already.
     """
     shared = _pool(current_app)
+    values: Any = g
+    values = fast.behind(values)
     started = time.perf_counter()
     try:
         conn = shared.take()
     finally:
-        g.db_pool_wait_ms = g.get("db_pool_wait_ms", 0) + (time.perf_counter() - started) * 1_000
+        values.db_pool_wait_ms = values.get("db_pool_wait_ms", 0) + (time.perf_counter() - started) * 1_000
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:

@@ -52,7 +52,7 @@ def is_ready() -> bool:
 
 def is_leaving() -> bool:
     """Return whether SIGTERM was received: from then on, each response closes its connection."""
-    return state() >= State.DRAINING
+    return _shared[0] >= State.DRAINING  # without `state`, since each request asks
 
 
 def is_draining() -> bool:

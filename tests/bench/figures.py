@@ -54,7 +54,7 @@ class Figures:
     worker_mb: dict[str, float] = field(default_factory=dict)
     bake_seconds: list[float] = field(default_factory=list)
     simulation: dict[str, list[float]] = field(default_factory=dict)
-    """By the number of processes before a pooler: reads per second, as the model has it and as measured."""
+    """By the number of clients of a pooler: statements per second as expected and as measured, and their mean ms so."""
 
     def save(self, path: Path) -> None:
         """Write all figures to a file."""

@@ -10,6 +10,7 @@ from tests.bench.figures import Figures, Turn
 from tests.bench.stacks import HERE, LIMIT, QUIET, SERVICE
 
 TITLES = {"read": "read one by key", "create": "create one", "list": "list twenty", "404": "404", "livez": "`/livez`"}
+GROWTH = "![How the service grows: connections, workers, notes, bodies, traces and tokens](tests/bench/growth.svg)"
 MARKS = re.compile(r"(?<=<!-- make bench -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -22,7 +23,7 @@ def write(figures: Figures, folder: Path) -> None:
     if folder == HERE:
         readme = HERE.parent.parent / "README.md"
         text = readme.read_text(encoding="utf-8")
-        table = f"{_headline(figures)}\n`make bench`, {figures.machine}.\n{_image_line(figures)}"
+        table = f"{_headline(figures)}\n`make bench`, {figures.machine}.\n{_image_line(figures)}\n{GROWTH}\n"
         readme.write_text(MARKS.sub(lambda _: table, text), encoding="utf-8")
 
 

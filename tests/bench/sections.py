@@ -13,6 +13,7 @@ from tests.bench.bench import Bench, Request
 from tests.bench.database import PYTHON, ROWS
 from tests.bench.figures import Figures
 from tests.bench.relay import Relay
+from tests.bench.simulation import simulation
 from tests.bench.stacks import HERE, LIMIT, QUIET, SERVICE, Server
 
 REQUESTS = 100
@@ -207,9 +208,18 @@ def notes(bench: Bench, figures: Figures) -> None:
                     found[name].append(bench.turn(server, request))
 
 
-SECTIONS: dict[str, Callable[[Bench, Figures], None]] = {
-    one.__name__: one
-    for one in (
-        requests, image, line, starts, round_trips, connections, fairness, processes, idle, bodies, options, notes
-    )
-}  # fmt: skip
+PARTS = [
+    requests,
+    image,
+    line,
+    starts,
+    round_trips,
+    connections,
+    fairness,
+    processes,
+    idle,
+    bodies,
+    options,
+    simulation,
+]
+SECTIONS: dict[str, Callable[[Bench, Figures], None]] = {part.__name__: part for part in [*PARTS, notes]}

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import flask
 import flask.app
 import pytest
 from flask import Flask
 from flask.sessions import NullSession, SecureCookieSessionInterface
 from flask.testing import FlaskClient
+from werkzeug.local import LocalProxy
 
 from chassis import fast
 from chassis.testing.process import environment
@@ -31,6 +33,24 @@ for _ in range(2):
     response.write(b"hello")
 assert all(b"\\r\\n\\r\\nhello" in call and b"Date: " in call for call in calls), calls
 print(len(calls), fast._date.cache_info().currsize)
+"""
+
+REQUESTS = """
+from chassis import web
+from chassis import server
+from gunicorn.config import Config
+from gunicorn.http import RequestParser, wsgi
+made = []
+wrapper = wsgi.WSGIErrorsWrapper.__wrapped__
+config = Config()
+config.set("forwarded_allow_ips", "10.0.0.0/8")
+for _ in range(2):
+    parser = RequestParser(config, iter([b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n"]), ("192.0.2.1", 1))
+    request = next(parser)
+    made.append(wsgi.create(request, None, ("192.0.2.1", 1), ("127.0.0.1", 80), config)[1]["wsgi.errors"])
+from gunicorn.http import message
+found = message.ipaddress.ip_address.cache_info()
+print(made[0] is made[1] and isinstance(made[0], wrapper), found.misses, found.hits > 0)
 """
 
 STATEMENT = """
@@ -62,6 +82,25 @@ def run(program: str, **variables: str) -> str:
 
 def test_head_and_body_leave_by_one_call_and_the_date_is_written_once_a_second() -> None:
     assert run(RESPONSE) == "2 1"
+
+
+def test_what_is_the_same_for_all_requests_is_made_once() -> None:
+    assert run(REQUESTS) == "True 1 True"
+
+
+def test_a_complete_response_is_sent_as_it_is(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flask.Response, "get_wsgi_response", None)
+    created = client.post("/probes", json={"text": "hello"})
+    assert created.status_code == 201
+    assert client.get(created.headers["Location"]).status_code == 200
+    with pytest.raises(TypeError):  # so it is what Flask calls for the others
+        client.head("/livez")
+
+
+def test_what_is_behind_a_proxy_is_no_proxy(app: Flask) -> None:
+    with app.test_request_context():
+        assert not isinstance(fast.behind(flask.g), LocalProxy)
+        assert not isinstance(fast.behind(flask.request), LocalProxy)
 
 
 def test_a_statement_waits_in_the_loop_of_gevent(database_url: str) -> None:
