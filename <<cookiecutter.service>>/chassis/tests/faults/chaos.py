@@ -228,7 +228,8 @@ class World:
 
     def kill_connections(self) -> None:
         """End all connections, as an administrator does."""
-        self.server.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'")
+        with suppress(psycopg.OperationalError):  # the server may be away
+            self.server.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'")
 
     def freeze_proxy(self, seconds: float, *, after_login: bool) -> None:
         """Have the proxies accept and confirm, and pass nothing on."""
@@ -382,6 +383,7 @@ def run(seconds: float, seed: int) -> list[str]:
         for client in clients:
             client.join()
         print(f"chaos: {dict(happened.most_common())}", flush=True)
+        world.server.wait_until_reachable()
         return [*_judge_answers(world, clients, quiet), *_judge_rows(world, clients), *_judge_leaks(world, before)]
 
 

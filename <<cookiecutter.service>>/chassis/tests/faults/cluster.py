@@ -80,7 +80,7 @@ class Server:
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Return a connection of the administrator's."""
         return psycopg.connect(
-            self.url(user="postgres"), autocommit=True, connect_timeout=2, application_name="administrator"
+            self.url(user="postgres"), autocommit=True, connect_timeout=10, application_name="administrator"
         )
 
     def sessions(self) -> int:
