@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Tree, install, tree
+from tests.conftest import Tree, baked, install, tree
 from tests.test_service import environment
 
 STEP = re.compile(r"(?:^`([\w/.-]+)`:\n\n)?^```(sh|diff|python|sql|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -91,25 +91,23 @@ def lines_of(steps: list[tuple[str, str, str]], *, tests: bool) -> int:
 
 
 @pytest.fixture(scope="module")
-def venv(service: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an environment with the service's packages and those that the page adds."""
-    folder = tmp_path_factory.mktemp("environment")
-    shutil.copy(service / "requirements-dev.txt", folder)
-    install(folder, sys.executable)
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run(
-        [uv, "pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python", *ADDED], check=True
-    )
-    return folder / ".venv"
+def fresh() -> Iterator[Path]:
+    """Return a new service, whose environment has what the page adds, too."""
+    with baked() as folder:
+        install(folder, sys.executable)
+        uv = Path(sys.executable).parent / "uv"
+        command = [uv, "pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python", *ADDED]
+        subprocess.run(command, check=True)
+        yield folder
 
 
 @pytest.mark.parametrize("words", SETS, ids=[_kebab(words.child) for words in SETS])
 def test_a_service_that_follows_the_page_passes_its_gates(
-    service: Path, venv: Path, tmp_path: Path, words: Words, capfd: pytest.CaptureFixture[str]
+    fresh: Path, tmp_path: Path, words: Words, capfd: pytest.CaptureFixture[str]
 ) -> None:
     adopted = tmp_path / "adopted"
-    shutil.copytree(service, adopted, ignore=shutil.ignore_patterns(*MADE, ".venv-*"))
-    (adopted / ".venv").symlink_to(venv)
+    shutil.copytree(fresh, adopted, ignore=shutil.ignore_patterns(*MADE, ".venv-*"))
+    (adopted / ".venv").symlink_to(fresh / ".venv")
     page = (adopted / "docs" / "adopt.md").read_text(encoding="utf-8")
     postponed = []
     for heading, steps in sections(page):
@@ -132,7 +130,7 @@ def test_a_service_that_follows_the_page_passes_its_gates(
         follow(adopted, *step)
     assert not [path for path, (_, data) in snapshot(adopted).items() if b"notes_api" in data]
     gates = ["make", f"PYTHON={sys.executable}", "lint", "types", "check"]
-    variables = {"PYTEST_ADDOPTS": UNRELATED, "MYPY_CACHE_DIR": str(venv / ".mypy_cache")}
+    variables = {"PYTEST_ADDOPTS": UNRELATED, "MYPY_CACHE_DIR": str(fresh / ".mypy_cache")}
     with capfd.disabled():
         done = subprocess.run(gates, cwd=adopted, env=environment(**variables), check=False)
         assert done.returncode == 0
