@@ -13,3 +13,4 @@ def test_no_request_that_the_contract_can_think_of_gets_a_wrong_answer(gunicorn:
     print(f"\ncontract: {outcome.requests} requests, {outcome.chains} chains of them, {outcome.failures} failures")
     assert outcome.requests >= 2_000
     assert [event for event in gunicorn.events if event.get("severity_text") == "ERROR"] == []
+    assert [event for event in gunicorn.events if event.get("http.response.status_code", 0) >= 500] == []
