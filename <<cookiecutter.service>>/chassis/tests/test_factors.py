@@ -222,7 +222,7 @@ def test_iv_backing_services(code: Code, holds: Callable[[str, str], None]) -> N
 
 
 def test_iv_is_noticed_when_connections_live_for_ever(code: Code) -> None:
-    code.broken("chassis/db.py", "max_lifetime=settings.database_max_lifetime_seconds", "max_lifetime=3600")
+    code.broken("chassis/db.py", "lifetime_seconds=settings.database_max_lifetime_seconds", "lifetime_seconds=3600")
     refused(lambda: prove_backing_services(code))
 
 
