@@ -77,7 +77,7 @@ lock: .venv/installed # resolve all dependencies anew, with hashes: the template
 	$(BIN)/uv pip compile $(LOCK) --upgrade --output-file tests/requirements/dev.txt pyproject.toml --group dev
 	cp tests/requirements/dev.txt tests/requirements/bake.txt && $(BIN)/uv pip compile $(LOCK) --output-file tests/requirements/bake.txt pyproject.toml --group bake
 	$(BIN)/uv pip compile $(LOCK) --upgrade --output-file tests/requirements/checkov.txt pyproject.toml --group checkov
-	$(BIN)/uv pip compile $(LOCK) --upgrade --output-file tests/requirements/bench.txt pyproject.toml --group bench
+	$(BIN)/uv pip compile $(LOCK) --upgrade --constraint '$(SERVICE)/requirements.txt' --output-file tests/requirements/bench.txt pyproject.toml --group bench
 	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . && $(MAKE) -C demo/orders PYTHON=$(PYTHON) lock && cp demo/orders/requirements*.txt '$(SERVICE)' && cp demo/orders/deploy/requirements*.txt '$(SERVICE)/deploy'
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 

@@ -21,9 +21,10 @@ from typing import Self
 
 from tests.bench.bench import BODY
 from tests.bench.database import PYTHON, ROWS, Database, database
-from tests.bench.stacks import HERE
+from tests.bench.stacks import ENVIRONMENTS, HERE
 
 STACKS = {"the service": ["service"], "the limit": ["gunicorn", "--config", "python:limit", "limit:app"]}
+PYTHONS = {"the service": PYTHON, "the limit": str(ENVIRONMENTS / "bench/bin/python")}
 KINDS = ["read", "create", "404", "livez"]
 WARM = 15
 """Requests before the first one that counts: by then psycopg has prepared each statement, and caches are full."""
@@ -46,7 +47,7 @@ VARIABLES = {
 class Counted:
     """A server under valgrind, in one process."""
 
-    def __init__(self, command: Sequence[str], cwd: Path, server: Database, folder: Path) -> None:
+    def __init__(self, name: str, cwd: Path, server: Database, folder: Path) -> None:
         [note_id] = server.some(1)
         self._paths = {"read": f"/notes/{note_id}", "create": "/notes", "404": "/nothing", "livez": "/livez"}
         self._folder = folder
@@ -57,7 +58,7 @@ class Counted:
         valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counts"]
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._process = subprocess.Popen(
-            [*valgrind, PYTHON, str(HERE / "single.py"), *command],
+            [*valgrind, PYTHONS[name], str(HERE / "single.py"), *STACKS[name]],
             cwd=cwd,
             env={**kept, **VARIABLES, "DATABASE_URL": server.url, "PORT": str(port)},
             stdout=self._log,
@@ -133,17 +134,17 @@ def measure(service: Path, kinds: Sequence[str], names: Sequence[str] = tuple(ST
         server.fill(ROWS)
         for name in names:
             cwd = service if name == "the service" else HERE
-            with tempfile.TemporaryDirectory() as folder, Counted(STACKS[name], cwd, server, Path(folder)) as counted:
+            with tempfile.TemporaryDirectory() as folder, Counted(name, cwd, server, Path(folder)) as counted:
                 found[name] = counted.count(list(kinds))
     return found
 
 
 def main() -> None:
-    """Print the instructions of the service in a folder, the template's by default, and of the limit."""
+    """Print the instructions of the service in a folder, and of the limit, for the kinds of requests that are named."""
     if not shutil.which("valgrind"):
         sys.exit("valgrind is needed; Debian's package has the same name")
     service = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent.parent / "<<cookiecutter.service>>"
-    found = measure(service, KINDS)
+    found = measure(service, sys.argv[2:] or KINDS)
     limit = found["the limit"]
     for name, counts in found.items():
         for kind, count in counts.items():

@@ -40,7 +40,7 @@ class Stack:
 
 SERVICE = Stack("the service", "service", "python -m service", is_service=True)
 QUIET = replace(SERVICE, name="the service, without its lines", variables={"LOG_LEVEL": "WARNING"})
-LIMIT = Stack("the limit", "service", "gunicorn --config python:limit limit:app")
+LIMIT = Stack("the limit", "bench", "gunicorn --config python:limit limit:app")
 PEERS = [
     Stack("Flask + SQLAlchemy", "bench", "gunicorn --threads 4 flask_orm:app"),
     Stack("FastAPI + asyncpg", "bench", "uvicorn --no-access-log fastapi_asyncpg:app"),
