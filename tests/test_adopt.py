@@ -96,7 +96,15 @@ def fresh() -> Iterator[Path]:
     with baked() as folder:
         install(folder, sys.executable)
         uv = Path(sys.executable).parent / "uv"
-        command = [uv, "pip", "install", "--quiet", "--python", folder / ".venv" / "bin" / "python", *ADDED]
+        command: list[str | Path] = [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            folder / ".venv" / "bin" / "python",
+            *ADDED,
+        ]
         subprocess.run(command, check=True)
         yield folder
 
