@@ -28,9 +28,9 @@ lint: .venv/installed .venvs/checkov/installed .venvs/deploy/installed audit # s
 	$(BIN)/zizmor --offline --quiet --strict-collection .github '$(SERVICE)/.github'
 	rm -rf .baked && $(BIN)/cookiecutter --no-input --output-dir .baked . >/dev/null
 	$(BIN)/hadolint .baked/orders/Dockerfile
-	.venvs/checkov/bin/checkov --config-file tests/checkov/files.yaml
+	.venvs/checkov/bin/checkov --quiet --config-file tests/checkov/files.yaml
 	cd .baked/orders && nice '$(HERE)/.venvs/deploy/bin/python' '$(HERE)/tests/stacks.py'
-	.venvs/checkov/bin/checkov --config-file tests/checkov/stacks.yaml
+	.venvs/checkov/bin/checkov --quiet --config-file tests/checkov/stacks.yaml
 	$(BIN)/pytest --quiet tests/test_docs.py
 
 types: .venv/installed .venvs/service/installed # types

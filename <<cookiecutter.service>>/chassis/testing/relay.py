@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from typing import Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 READY_FOR_QUERY = b"Z\x00\x00\x00\x05"
 """https://www.postgresql.org/docs/18/protocol-message-formats.html"""
@@ -47,6 +48,13 @@ class Relay:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
+
+    def stands_for(self, database_url: str) -> str:
+        """Return `database_url` with this relay in the place of its server, whether that has a port or a Unix socket."""
+        parts = urlsplit(database_url)
+        location = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self.port}"
+        query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "host"])
+        return parts._replace(netloc=location, query=query).geturl()
 
     def freeze(self, *, after_login: bool = False) -> None:
         """Pass nothing on any more, or with `after_login` nothing but logins."""

@@ -212,19 +212,13 @@ def relay(empty_database_url: str) -> Iterator[Relay]:
         yield relay
 
 
-def behind(relay: Relay, url: str) -> str:
-    """Return the URL of a database that is reached through `relay`."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{relay.port}").geturl()
-
-
 @pytest.mark.parametrize("after_login", [False, True])
 @pytest.mark.parametrize("command", ["check", "migrate"])
 def test_a_server_that_is_silent_ends_a_command(
     relay: Relay, empty_database_url: str, command: str, *, after_login: bool
 ) -> None:
     relay.freeze(after_login=after_login)
-    status, events, stderr = run_admin(command, DATABASE_URL=behind(relay, empty_database_url))
+    status, events, stderr = run_admin(command, DATABASE_URL=relay.stands_for(empty_database_url))
     assert (status, len(events), stderr) == (1, 1, "")
     assert re.search(r"did not answer within|timeout expired", events[0]["body"])
 
@@ -232,7 +226,7 @@ def test_a_server_that_is_silent_ends_a_command(
 def test_a_server_that_falls_silent_ends_a_long_migration(relay: Relay, empty_database_url: str, release: Path) -> None:
     write(release, "9001_tags", "CREATE TABLE tags (name text);\nSELECT pg_sleep(600);\n")
     with psycopg.connect(empty_database_url, autocommit=True) as observer:
-        migrator = start_migrate(release, behind(relay, empty_database_url))
+        migrator = start_migrate(release, relay.stands_for(empty_database_url))
         running = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         wait_until(lambda: observer.execute(running).fetchone())
         relay.freeze()

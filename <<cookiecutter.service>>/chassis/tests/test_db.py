@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, LiteralString, cast
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -164,10 +163,8 @@ def relay(conn: Connection) -> Iterator[Relay]:
 
 def behind(relay: Relay, settings: config.Config, **changes: int) -> config.Config:
     """Return a configuration whose database is reached through `relay`."""
-    url = urlsplit(settings.database_url)
-    location = f"{url.username}:{url.password}@127.0.0.1:{relay.port}"
     fast: dict[str, Any] = {"database_timeout_seconds": 2, "statement_timeout_seconds": 1, "database_pool_size": 2}
-    return dataclasses.replace(settings, database_url=url._replace(netloc=location).geturl(), **{**fast, **changes})
+    return dataclasses.replace(settings, database_url=relay.stands_for(settings.database_url), **{**fast, **changes})
 
 
 @contextmanager

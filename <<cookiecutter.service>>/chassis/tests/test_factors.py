@@ -341,7 +341,7 @@ def prove_concurrency(code: Code, database_url: str) -> str:
     """Twice the processes carry more, without a change of code. Each has one connection, and the database is slow."""
     carried = []
     with psycopg.connect(database_url) as conn, Relay(conn.info.host, conn.info.port, delay_seconds=0.02) as slow:
-        far = f"postgresql://{conn.info.user}:{conn.info.password}@127.0.0.1:{slow.port}/{conn.info.dbname}"
+        far = slow.stands_for(database_url)
         for processes in (1, 2):
             with code.run(DATABASE_URL=far, WEB_CONCURRENCY=processes, DATABASE_POOL_SIZE=1) as server:
                 server.wait_for("ready", count=processes)
