@@ -44,7 +44,7 @@ def main(folder: str, lock: str) -> None:
     if commands:
         commands[0] += ["--python", sys.executable]
     commands.append([installer, "pip", "install", "--python", python, *OPTIONS, lock])
-    environment = {**_settings_of_pip(), **os.environ}
+    environment = {**settings_of_pip(), **os.environ}
     environment.pop("VIRTUAL_ENV", None)
     steps.step(f"install {Path(lock).name}", lambda: steps.run_all(commands, environment))
 
@@ -60,7 +60,7 @@ def _install_uv(folder: Path) -> str:
     return said + steps.run_all([[python, "-m", "ensurepip"], [python, "-m", "pip", *pip]])
 
 
-def _settings_of_pip() -> dict[str, str]:
+def settings_of_pip() -> dict[str, str]:
     """Return the index and the certificates that pip is configured with, as variables of uv, which ignores those."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     files = [*PIP_FILES, f"{sys.prefix}/pip.conf", os.environ.get("PIP_CONFIG_FILE", os.devnull)]

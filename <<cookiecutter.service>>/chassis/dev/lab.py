@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from chassis.dev import postgres
+from chassis.dev import install, postgres
 
 CURL = """silent
 show-error
@@ -34,6 +34,7 @@ def environment(database_url: str) -> Iterator[dict[str, str]]:
         ports = [str(listener.getsockname()[1]) for listener in listeners]
         sockets.close()  # both ports were taken at once, so they differ
         yield {
+            **install.settings_of_pip(),
             "DATABASE_URL": database_url,
             "A": ports[0],
             "B": ports[1],

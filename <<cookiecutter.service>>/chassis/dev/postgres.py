@@ -1,6 +1,7 @@
 """A real PostgreSQL, wherever there is one: named by `DATABASE_URL`, in a container, or embedded in a Python package.
 
-`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set, for `make psql` and `make shell`.
+`python -m chassis.dev.postgres COMMAND…` runs a command with `DATABASE_URL` set, for `make psql` and `make shell`. It
+finds the package's `psql` where the machine has none of its own.
 """
 
 import functools
@@ -97,8 +98,9 @@ def development() -> Iterator[str]:
 
 def run(command: list[str]) -> int:
     """Run `command` with `DATABASE_URL` set to the development database. Return its exit status."""
+    path = f"{os.environ.get('PATH', os.defpath)}:{embedded.program('psql').parent}"
     with development() as url:
-        process = subprocess.Popen(command, env={**os.environ, "DATABASE_URL": url})
+        process = subprocess.Popen(command, env={**os.environ, "DATABASE_URL": url, "PATH": path})
         # Ctrl-C reaches the command by itself; SIGTERM does not.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda signum, _frame: process.send_signal(signum))

@@ -5,6 +5,7 @@ A `conftest.py` imports all of them and defines `package`.
 
 import functools
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,9 @@ from chassis.testing.process import Gunicorn
 
 if TYPE_CHECKING:
     from chassis.testing.issuer import Issuer
+
+# What the tests start listens on this machine's loopback, where no proxy can reach it.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 _stack = ExitStack()
 

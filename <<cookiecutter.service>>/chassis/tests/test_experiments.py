@@ -13,6 +13,7 @@ from chassis.testing.process import environment
 
 PAGES = sorted(Path("docs").glob("*.md"))
 MARK = "@@ next @@"
+WAY_TO_THE_INDEX = ("uv_", "ssl_cert_", "http_proxy", "https_proxy", "no_proxy")
 
 
 def blocks() -> list[tuple[str, str]]:
