@@ -50,7 +50,7 @@ class Relay:
             sock.close()
 
     def stands_for(self, database_url: str) -> str:
-        """Return `database_url` with this relay in the place of its server, whether that has a port or a Unix socket."""
+        """Return `database_url` with this relay in the place of its server, be it at a port or a Unix socket."""
         parts = urlsplit(database_url)
         location = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self.port}"
         query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "host"])
