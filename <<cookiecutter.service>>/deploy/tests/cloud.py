@@ -5,6 +5,7 @@ answers those operations from a script, and forwards everything else to moto. bo
 scripted answers are validated against its service models.
 """
 
+import functools
 import gzip
 import json
 import threading
@@ -71,8 +72,8 @@ class Cloud:
 
     def __init__(self) -> None:
         self.script = "success"
-        self.blue_looks = len(EVENTS)
-        """How many looks a deployment takes until it is over; green has all traffic after one for each event."""
+        self.blue_looks = 0
+        """How many looks longer blue is kept. Green has all traffic after one look for each event."""
         self.seen: dict[str, int] = {}
         self.stopped: set[str] = set()
         self.native: list[dict[str, Any]] = []
@@ -108,7 +109,7 @@ class Cloud:
         }
         list(self.moto(environ, _ignore))
         self.__dict__.update(
-            script="success", blue_looks=len(EVENTS), seen={}, stopped=set(), native=[], hooks=[], requests=[]
+            script="success", blue_looks=0, seen={}, stopped=set(), native=[], hooks=[], requests=[]
         )
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -131,7 +132,7 @@ class Cloud:
             start_response("400 Bad Request", _headers(text))
             return [text]
         name = "codedeploy" if service.startswith("CodeDeploy") else "ecs"
-        shape = Session().get_service_model(name).operation_model(operation).output_shape
+        shape = _model(name).operation_model(operation).output_shape
         if shape is not None:
             validate_parameters(result, shape)
         text = json.dumps(result, default=lambda time: time.timestamp()).encode()
@@ -160,7 +161,8 @@ class Cloud:
             if status == "Succeeded" and self.seen[identity] == len(EVENTS):
                 deployment.blue = _running()
                 _give_traffic(json.loads(_content(deployment.revision)))
-            if status != "InProgress" and self.seen[identity] > (EVENTS.index(last) if last else self.blue_looks):
+            looks = EVENTS.index(last) + 1 if last else len(EVENTS) + self.blue_looks
+            if status != "InProgress" and self.seen[identity] >= looks:
                 deployment.status = status
         status, _, error = self._ending(identity)
         info = {
@@ -197,7 +199,7 @@ class Cloud:
         return {"status": "Pending", "statusMessage": "stopping"}
 
     def on_ContinueDeployment(self, request: dict[str, Any]) -> Any:
-        self.seen[request["deploymentId"]] = 10 * self.blue_looks
+        self.seen[request["deploymentId"]] = len(EVENTS) + self.blue_looks
         return dict[str, Any]()
 
     def on_PutLifecycleEventHookExecutionStatus(self, request: dict[str, Any]) -> Any:
@@ -245,7 +247,7 @@ class Cloud:
             found["seen"] += 1
             if self.script != "success" and found["seen"] == STAGES.index("POST_TEST_TRAFFIC_SHIFT"):
                 found["status"] = "ROLLBACK_IN_PROGRESS"
-            elif found["seen"] == len(STAGES):
+            elif found["seen"] >= STAGES.index("BAKE_TIME") + self.blue_looks:
                 found["status"] = "SUCCESSFUL"
         elif found["status"] == "ROLLBACK_IN_PROGRESS":
             found["status"] = "ROLLBACK_SUCCESSFUL"
@@ -296,6 +298,12 @@ class _Body:
         taken = self.content if size < 0 else self.content[:size]
         self.content = self.content[len(taken) :]
         return taken
+
+
+@functools.cache
+def _model(service: str) -> Any:
+    """Return botocore's description of a service, which it takes a tenth of a second to read."""
+    return Session().get_service_model(service)
 
 
 def _headers(text: bytes) -> list[tuple[str, str]]:
