@@ -16,7 +16,7 @@ demo: .venv/bake # bake a service with the default answers into demo/, and run i
 # The proofs wait more than they work, so more lanes run at once than there are processors. The longest start first.
 test: environments # everything that CI asks, of the template and of a baked service
 	@$(RUN) chassis.dev.steps --jobs 4 $(LANES)
-LANES = faults service pythons factors check lint types
+LANES = faults service pythons check deployment factors lint types
 
 environments: .venv/installed .venvs/service/installed .venvs/checkov/installed .venvs/deploy/installed
 
@@ -41,7 +41,7 @@ types: .venv/installed .venvs/service/installed # types
 inplace: .venv/installed .venvs/service/installed # lint, types and tests of the service where it stands, unrendered
 	cd '$(SERVICE)' && '$(HERE)/$(BIN)/ruff' check --no-cache && '$(HERE)/$(BIN)/ruff' format --no-cache --check
 	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(HERE)/.mypy_cache/service'
-	cd '$(SERVICE)' && $(INPLACE)/pytest -p no:cacheprovider --ignore chassis/tests/faults $(TESTS)
+	cd '$(SERVICE)' && $(INPLACE)/pytest -p no:cacheprovider --numprocesses 4 --dist worksteal --ignore chassis/tests/faults $(TESTS)
 INPLACE = PYTHONPYCACHEPREFIX='$(HERE)/.venvs/bytecode' HYPOTHESIS_STORAGE_DIRECTORY='$(HERE)/.hypothesis' '$(HERE)'/.venvs/service/bin
 
 # checkov's own lock file is left out: checkov pins what it needs to the patch, and reads nothing but our own files.
@@ -58,13 +58,16 @@ service: .venv/installed # a baked service passes its gates, runs, and takes the
 pythons: .venv/installed # a baked service's types and tests on the other Pythons that are here, and on 3.14 in a container
 	nice $(BIN)/pytest tests/test_pythons.py
 
-proofs: faults factors # what a baked service promises:
+proofs: faults factors deployment # what a baked service promises:
 
 faults: .venv/installed # under fire, with real parts,
 	$(BIN)/pytest tests/test_proofs.py -k faults
 
-factors: .venv/installed # and factor by factor, from outside
+factors: .venv/installed # factor by factor, from outside,
 	$(BIN)/pytest tests/test_proofs.py -k factors
+
+deployment: .venv/installed # and the way to production, by the real CDK CLI and against a stand-in for AWS
+	nice $(BIN)/pytest tests/test_proofs.py -k deploy-proofs
 
 bench: .venv/installed .venvs/service/installed .venvs/bench/installed # what a service costs, beside the least that could do its work; BENCH=--help
 	.venvs/bench/bin/python -m tests.bench $(BENCH)
@@ -99,4 +102,4 @@ clean: # remove what the targets above have made
 	$(INSTALL) $(@D) '$<'
 	@touch $@
 
-.PHONY: help demo test environments lint types inplace audit check service pythons proofs faults factors bench format lock clean
+.PHONY: help demo test environments lint types inplace audit check service pythons proofs faults factors deployment bench format lock clean

@@ -1,4 +1,4 @@
-"""What the baked service promises holds: under fire, and factor by factor. Minutes, so each has a target of its own."""
+"""What the baked service promises holds: under fire, factor by factor, and on its way to production. Minutes, so each has a target of its own."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from tests.conftest import install
 from tests.test_service import environment
 
 
-@pytest.mark.parametrize("target", ["faults", "factors"])
+@pytest.mark.parametrize("target", ["faults", "factors", "deploy-proofs"])
 def test_its_promises_hold(service: Path, capfd: pytest.CaptureFixture[str], target: str) -> None:
     install(service, sys.executable)
     with capfd.disabled():  # the figures are worth reading

@@ -28,7 +28,9 @@ def test_its_own_gates_pass(service: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 def test_it_runs_with_nothing_but_python_and_stops_at_an_interrupt(service: Path) -> None:
-    port = "8765"
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = str(sock.getsockname()[1])
     process = subprocess.Popen(
         ["make", f"PYTHON={sys.executable}", "run"],
         cwd=service,
