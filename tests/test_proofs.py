@@ -1,4 +1,7 @@
-"""What the baked service promises holds: under fire, factor by factor, and on its way to production. Minutes, so each has a target of its own."""
+"""What the baked service promises holds: under fire, factor by factor, and on its way to production.
+
+That takes minutes, so each has a target of its own.
+"""
 
 import subprocess
 import sys
