@@ -3,7 +3,7 @@ PYTHON = python3
 BIN = .venv/bin
 SERVICE = <<cookiecutter.service>>
 HERE = $(subst ','\'',$(CURDIR))
-RUN = PYTHONPATH='$(HERE)/$(SERVICE)' $(PYTHON) -B -m
+RUN = PYTHONPATH='$(HERE)/$(SERVICE)' "$(PYTHON)" -B -m
 INSTALL = @$(RUN) chassis.dev.install
 
 help:
@@ -11,11 +11,12 @@ help:
 
 demo: .venv/bake # bake a service with the default answers into demo/, and run it
 	@$(RUN) chassis.dev.steps --step 'bake demo/orders' $(BIN)/cookiecutter -- --no-input --overwrite-if-exists --output-dir demo .
-	@INSTALLER='$(HERE)/$(BIN)/uv' $(MAKE) --no-print-directory -C demo/orders PYTHON='$(PYTHON)' run
+	@INSTALLER='$(HERE)/$(BIN)/uv' $(MAKE) --no-print-directory -C demo/orders PYTHON="$(PYTHON)" run
 
 # The proofs wait more than they work, so more lanes run at once than there are processors. The longest start first.
 test: environments # everything that CI asks, of the template and of a baked service
-	@$(RUN) chassis.dev.steps --jobs 4 $(LANES)
+	@$(RUN) chassis.dev.steps --jobs $(JOBS) $(LANES)
+JOBS = 3
 LANES = faults service pythons check deployment factors lint types
 
 environments: .venv/installed .venvs/service/installed .venvs/checkov/installed .venvs/deploy/installed
@@ -41,7 +42,7 @@ types: .venv/installed .venvs/service/installed # types
 inplace: .venv/installed .venvs/service/installed # lint, types and tests of the service where it stands, unrendered
 	cd '$(SERVICE)' && '$(HERE)/$(BIN)/ruff' check --no-cache && '$(HERE)/$(BIN)/ruff' format --no-cache --check
 	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(HERE)/.mypy_cache/service'
-	cd '$(SERVICE)' && $(INPLACE)/pytest -p no:cacheprovider --numprocesses 4 --dist worksteal --ignore chassis/tests/faults $(TESTS)
+	cd '$(SERVICE)' && $(INPLACE)/pytest -p no:cacheprovider --numprocesses auto --dist worksteal --ignore chassis/tests/faults $(TESTS)
 INPLACE = PYTHONPYCACHEPREFIX='$(HERE)/.venvs/bytecode' HYPOTHESIS_STORAGE_DIRECTORY='$(HERE)/.hypothesis' '$(HERE)'/.venvs/service/bin
 
 # checkov's own lock file is left out: checkov pins what it needs to the patch, and reads nothing but our own files.
@@ -81,7 +82,7 @@ lock: .venv/installed # resolve all dependencies anew, with hashes: the template
 	cp tests/requirements/dev.txt tests/requirements/bake.txt && $(BIN)/uv pip compile $(LOCK) --output-file tests/requirements/bake.txt pyproject.toml --group bake
 	$(BIN)/uv pip compile $(LOCK) --upgrade --output-file tests/requirements/checkov.txt pyproject.toml --group checkov
 	$(BIN)/uv pip compile $(LOCK) --upgrade --constraint '$(SERVICE)/requirements.txt' --output-file tests/requirements/bench.txt pyproject.toml --group bench
-	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . && $(MAKE) -C demo/orders PYTHON=$(PYTHON) lock && cp demo/orders/requirements*.txt '$(SERVICE)' && cp demo/orders/deploy/requirements*.txt '$(SERVICE)/deploy'
+	$(BIN)/cookiecutter --no-input --overwrite-if-exists --output-dir demo . && $(MAKE) -C demo/orders PYTHON="$(PYTHON)" lock && cp demo/orders/requirements*.txt '$(SERVICE)' && cp demo/orders/deploy/requirements*.txt '$(SERVICE)/deploy'
 LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 
 clean: # remove what the targets above have made

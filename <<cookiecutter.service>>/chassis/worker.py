@@ -8,6 +8,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import termios
@@ -106,6 +107,12 @@ class Worker(GeventWorker):
         if connections:
             log.warning("requests were cut off", extra={"requests": len(connections)})
             connections.kill(ServiceUnavailable("The service is stopping."), timeout=1)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once. Ctrl-C reaches the worker and the arbiter, whose SIGQUIT must not interrupt the exit."""
+        for each in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(each, signal.SIG_IGN)
+        super().handle_quit(sig, frame)
 
     def end_idle(self) -> None:
         """Close the connections on which no byte of a request has arrived.
