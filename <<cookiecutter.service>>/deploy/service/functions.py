@@ -9,7 +9,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 
-from deploy import config
+from deploy import config, lifecycle
 from deploy.config import Environment
 from deploy.findings import acknowledge
 from deploy.platform.exports import shared
@@ -37,7 +37,7 @@ def functions(stack: Stack, environment: Environment, vpc: ec2.IVpc) -> dict[str
         "vpc": vpc,
         "security_groups": [security_group(stack, environment, "HooksSecurityGroup")],
     }
-    return {event: _function(stack, environment, event, common) for event in config.EVENTS}
+    return {event: _function(stack, environment, event, common) for event in lifecycle.EVENTS}
 
 
 def _function(stack: Stack, environment: Environment, event: str, common: dict[str, Any]) -> lambda_.Function:

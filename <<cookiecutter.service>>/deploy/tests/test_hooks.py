@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from moto.moto_api import state_manager
 
-from deploy import checks, config, environments, hooks
+from deploy import checks, config, environments, hooks, lifecycle
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 from deploy.tests.conftest import tables
 
@@ -34,7 +34,7 @@ with embedded.temporary() as url:
 """
 
 HOOKS: dict[str, Callable[[dict[str, Any], Any], dict[str, str]]] = {
-    event: getattr(hooks, re.sub("(?<!^)(?=[A-Z])", "_", event).lower()) for event in config.EVENTS
+    event: getattr(hooks, re.sub("(?<!^)(?=[A-Z])", "_", event).lower()) for event in lifecycle.EVENTS
 }
 
 
@@ -176,7 +176,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return line
 
 
-@pytest.mark.parametrize("name", config.EVENTS)
+@pytest.mark.parametrize("name", lifecycle.EVENTS)
 def test_a_good_green_passes_every_event(
     cloud: Cloud, event: dict[str, Any], name: str, green: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks
 
-from deploy import app, config, environments
+from deploy import app, config, environments, lifecycle
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 from deploy.tests.conftest import COMBINATIONS, Stacks, changed, deploy, tables
 
@@ -220,7 +220,7 @@ def test_ecs_runs_the_same_hooks_at_the_stages_that_are_the_same(stacks: Stacks)
         assert hooks == []
         return
     functions = {each["FunctionName"] for each in stacks.of_type("service", "Lambda::Function")}
-    assert functions == {stacks.environment.function_name(event) for event in config.EVENTS}
+    assert functions == {stacks.environment.function_name(event) for event in lifecycle.EVENTS}
     called = {
         re.sub(r"[0-9A-F]{8}$", "", each["HookTargetArn"]["Fn::GetAtt"][0]): each["LifecycleStages"] for each in hooks
     }
