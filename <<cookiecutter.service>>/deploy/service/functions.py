@@ -20,7 +20,7 @@ from deploy.service.routing import security_group
 HOOK_SECONDS = 300
 """Timeout of one hook. CodeDeploy waits up to an hour for its result; ECS calls it again after that."""
 
-PACKAGED = ["deploy/__init__.py", "deploy/checks.py", "deploy/hooks.py"]
+PACKAGED = ["deploy/__init__.py", "deploy/checks.py", "deploy/client.py", "deploy/hooks.py", "deploy/smoke.py"]
 """What the functions consist of."""
 
 

@@ -444,7 +444,7 @@ def test_the_hooks_functions_hold_the_hooks_and_nothing_else(stacks: Stacks) -> 
     key = function["Code"]["S3Key"].partition(".")[0]
     folder = stacks.paths["service"].parent / f"asset.{key}"
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    assert names == ["deploy/__init__.py", "deploy/checks.py", "deploy/hooks.py"]
+    assert names == ["deploy/__init__.py", "deploy/checks.py", "deploy/client.py", "deploy/hooks.py", "deploy/smoke.py"]
 
 
 def test_what_there_is_can_be_named_instead_of_made(tmp_path: Path) -> None:
