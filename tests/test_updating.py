@@ -136,7 +136,7 @@ def work_of_a_team(service: Path) -> None:
             (service / new.replace("notes", f"{word}s")).write_text(text, encoding="utf-8")
     for name in example:
         (service / name).unlink()
-    for name in ("README.md", "docs/openapi.json", "docs/try-it.txt", "tests/test_image.py"):
+    for name in ("README.md", "docs/openapi.json", "docs/try-it.txt", "tests/test_image.py", "deploy/smoke.py"):
         text = (service / name).read_text(encoding="utf-8")
         text = text.replace("note", "invoice").replace("service/api.py", "service/invoices_api.py")
         (service / name).write_text(text, encoding="utf-8")
@@ -290,7 +290,7 @@ def test_an_updated_service_passes_its_gates(template: Path, tmp_path: Path) -> 
         "PYTHONPYCACHEPREFIX": str(TEMPLATE / ".venvs" / "bytecode"),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path),
     }
-    tests = [f"tests/test_{name}.py" for name in ("admin", "contract", "docs", "invoices", "invoices_api")]
+    tests = [f"tests/test_{name}.py" for name in ("admin", "contract", "docs", "invoices", "invoices_api", "smoke")]
     ours = ["service", "tests"]  # the rest is the template's, byte for byte, and has gates of its own
     for gate in (
         ["python", "-m", "chassis.dev.variables"],

@@ -1,11 +1,12 @@
 """The database's schema, as plain SQL files `NNNN_what.sql` that are applied once each, in the order of their names.
 
-A file is one transaction in a session of its own: all of it is applied, or nothing. Where PostgreSQL forbids that, as
-for `CREATE INDEX CONCURRENTLY`, its first line is `-- no transaction`; then its statements run one by one, and must be
-such that they can run again.
+A file is applied in one transaction, in a session of its own: either all of it is applied, or nothing. PostgreSQL does
+not allow some statements in a transaction, such as `CREATE INDEX CONCURRENTLY`. A file with such a statement begins
+with the line `-- no transaction`. Its statements then run one by one, and the file must be safe to run again.
 
-Blue and green serve at the same time, so a file may only add what the release before it can ignore (expand); what
-nobody uses any more is removed a release later (contract). https://martinfowler.com/bliki/ParallelChange.html
+During a deployment the old release (blue) and the new one (green) serve at the same time. A file may therefore only
+add what the old release can ignore (expand). What no release uses any more is removed one release later (contract).
+https://martinfowler.com/bliki/ParallelChange.html
 """
 
 import hashlib
@@ -23,64 +24,65 @@ import psycopg
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
+from chassis.sql import statements, transaction_control
+
 NO_TRANSACTION = "-- no transaction"
+"""First line of a file whose statements run one by one."""
 
 NAME = re.compile(r"[0-9]{4}_[A-Za-z0-9_-]+\.sql")
+"""Name of a file."""
 
 LOCK = 0x6D_69_67_72_61_74_65
-"""The advisory lock that all migrators of a database share: "migrate" in ASCII."""
+"""Key of the advisory lock that lets only one process migrate a database at a time: "migrate" in ASCII."""
 
 FILE_LOCK = LOCK + 1
-"""The advisory lock of the file that is being applied. A migrator that was killed keeps it until the server notices."""
+"""Key of the advisory lock that is held while a file is applied. If the process is killed, the server releases the lock
+once it notices that the client is gone."""
 
 LOCK_PATIENCE_SECONDS = 600
-"""How long to wait for another migrator."""
+"""How long to wait for another process that migrates the same database."""
 
 TABLE_LOCK_PATIENCE_SECONDS = 10
-"""How long a statement may wait for a table that others use, since all who come later queue up behind it."""
-
-ENDS_TRANSACTION = re.compile(
-    r"(BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|ROLLBACK|PREPARE\s+TRANSACTION)\b(?!\s+(WORK\s+|TRANSACTION\s+)?TO\b)",
-    re.IGNORECASE,
-)
+"""`lock_timeout` of a migration. While a statement waits for the lock of a table, all later queries of that table wait
+behind it."""
 
 log = logging.getLogger(__name__)
 
 
 class MigrationError(Exception):
-    """The schema cannot be brought up to date; the text says why and what to do."""
+    """The schema cannot be brought up to date. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Migration:
-    """A file of the folder."""
+    """A file of the migrations folder."""
 
     name: str
     sql: str
-    """Its text, with `\\n` at the end of each line, and without a byte order mark."""
+    """The text of the file, with `\\n` as its line ending, and without a byte order mark."""
 
     @property
     def checksum(self) -> str:
-        """Return what is noted of its text. How its lines end is the editor's business, or git's."""
+        """Return the hash that is stored with the name. It does not depend on the line endings of the file."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
     @property
     def is_transaction(self) -> bool:
-        """Return whether it is applied as one transaction."""
+        """Return whether the file is applied in one transaction."""
         return not self.sql.startswith(NO_TRANSACTION)
 
 
 def apply(connect: Callable[[], Connection[Any]], folder: Path) -> list[str]:
-    """Apply what is pending, and return what that was. Safe to run many times, also at once.
+    """Apply the pending files, and return their names. Idempotent; several processes may call it at the same time.
 
     Args:
-        connect: Make a connection in autocommit: one is for the lock, and each file has one of its own.
-        folder: Where the files are.
+        connect: Return a new connection in autocommit mode. One connection holds the lock, and each file gets its own.
+        folder: The folder of the files.
 
     Raises:
-        MigrationError: The files do not fit what was applied, another migrator takes too long, or a statement failed;
-            nothing of its file is left then, and the files before it stay applied.
-        psycopg.Error: The database cannot be had.
+        MigrationError: The files do not match what was applied, another process migrates for too long, or a statement
+            failed. In the last case its file is rolled back, and the files before it stay applied.
+        psycopg.Error: The database cannot be reached.
     """
     with connect() as conn, _lock(conn):
         with connect() as other:
@@ -99,7 +101,7 @@ def pending(conn: Connection[Any], folder: Path) -> list[str]:
     """Return the names of the files that are not applied yet, in order.
 
     Raises:
-        MigrationError: The files do not fit what was applied.
+        MigrationError: The files do not match what was applied.
     """
     return [migration.name for migration in _pending(conn, read(folder))]
 
@@ -108,59 +110,13 @@ def read(folder: Path) -> list[Migration]:
     """Return the files of a folder, in order.
 
     Raises:
-        MigrationError: There is a file that cannot be applied, or that is none of ours.
+        MigrationError: A file is not a migration, or cannot be applied.
     """
     found = [_read(path) for path in sorted(folder.iterdir())]
     for one, two in pairwise(found):
         if one.name[:4] == two.name[:4]:
             raise MigrationError(f"{one.name} and {two.name} have the same number: give one of them another")
     return found
-
-
-def statements(sql: str) -> list[str]:
-    """Return the statements of a text, each without its semicolon.
-
-    A semicolon in a text, a name, a comment, parentheses, or the body of a function does not end a statement.
-    https://www.postgresql.org/docs/18/sql-syntax-lexical.html
-    """
-    found, begin, depth, blocks, words = [], 0, 0, 0, []
-    for token in _TOKENS.finditer(sql):
-        text = token[0].upper()
-        if token.lastgroup == "word":
-            words.append(text)
-            # The body of a function in SQL: BEGIN ATOMIC … END, and CASE … END within it. As psql counts.
-            if words[0] == "CREATE" and (blocks or words[-2:] == ["BEGIN", "ATOMIC"]):
-                blocks += {"ATOMIC": 1, "CASE": 1, "END": -1}.get(text, 0)
-        elif text in "([":
-            depth += 1
-        elif text in ")]":
-            depth -= 1
-        elif text == ";" and depth <= 0 and blocks <= 0:
-            found.append(sql[begin : token.start()])
-            begin, depth, blocks, words = token.end(), 0, 0, []
-    return [text for text in (*found, sql[begin:]) if _bare(text)]
-
-
-_COMMENT = r"(?:--[^\n]*|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*.*?\*/)*\*/)"
-"""A comment; one of the second kind may contain others, here one level of them."""
-
-_TOKENS = re.compile(
-    _COMMENT
-    + r"""
-    | [eE]'(?:[^'\\]|\\.|'')*'
-    | '(?:[^']|'')*'
-    | "(?:[^"]|"")*"
-    | (?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?P=tag)
-    | (?P<word>[^\W\d][\w$]*)
-    | (?P<mark>[()\[\];])
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def _bare(sql: str) -> str:
-    """Return a statement without the comments before it."""
-    return re.sub(rf"\A(\s|{_COMMENT})*", "", sql, flags=re.DOTALL)
 
 
 def _read(path: Path) -> Migration:
@@ -172,12 +128,11 @@ def _read(path: Path) -> Migration:
         raise MigrationError(f"{path.name} is not UTF-8 at byte {error.start}: convert it") from None
     if "\0" in sql:
         raise MigrationError(f"{path.name} contains a zero byte: remove it")
-    for statement in statements(sql):
-        if found := ENDS_TRANSACTION.match(_bare(statement)):
-            raise MigrationError(
-                f"{path.name} contains {found[1].upper()}: a file is one transaction already, or begins with"
-                f" `{NO_TRANSACTION}`; remove that statement"
-            )
+    if command := transaction_control(sql):
+        raise MigrationError(
+            f"{path.name} contains {command}: a file is one transaction already, or begins with"
+            f" `{NO_TRANSACTION}`; remove that statement"
+        )
     return Migration(path.name, sql)
 
 
@@ -193,7 +148,7 @@ def _pending(conn: Connection[Any], files: list[Migration]) -> list[Migration]:
     last_file, last_applied = max(names, default=""), max((name for name in applied if name in names), default="")
     for name in sorted(applied.keys() - names):
         if name > last_file:
-            # Blue, or a release that was rolled back to: what comes later is another release's, and only adds.
+            # This release is blue, or one that was rolled back to. A newer release has applied a file that only adds.
             log.warning("the schema is newer than this release", extra={"migration": name})
         else:
             raise MigrationError(f"{name} was applied, and its file is gone: restore it")
@@ -208,17 +163,18 @@ def _pending(conn: Connection[Any], files: list[Migration]) -> list[Migration]:
 
 @contextmanager
 def _lock(conn: Connection[Any]) -> Iterator[None]:
-    """Be the only migrator.
+    """Hold the advisory lock, so that no other process migrates within the block.
 
-    The lock belongs to a transaction, which a pooler keeps on one connection of the server, and which has no snapshot
-    that `CREATE INDEX CONCURRENTLY` would wait for. It is polled, since waiting inside a statement would be such.
+    The lock belongs to a transaction, because a pooler keeps a transaction on one connection to the server. The
+    transaction must not hold a snapshot, since `CREATE INDEX CONCURRENTLY` waits for all older snapshots. Therefore the
+    lock is polled: a statement that waits for a lock holds a snapshot meanwhile.
     """
-    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # else it would keep its snapshot
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # other levels keep the snapshot between statements
     deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
     while True:
         with conn.transaction():
             if conn.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK]).fetchone() == (True,):
-                # Sent without parameters, so by another protocol, it also ends the snapshot of the statement before.
+                # Without parameters it is sent by the simple query protocol, which also releases the last snapshot.
                 conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0", prepare=False)
                 yield
                 return
@@ -233,28 +189,28 @@ def _apply(conn: Connection[Any], migration: Migration) -> None:
     started = time.monotonic()
     log.info("applying", extra={"migration": migration.name})
     if migration.is_transaction:
-        with _blamed_on(migration, "nothing of it is left"):
+        with _named_in_errors(migration, "nothing of it is left"):
             _apply_as_transaction(conn, migration)
     else:
-        with _blamed_on(migration, "it will run again from its start"):
+        with _named_in_errors(migration, "it will run again from its start"):
             _apply_one_by_one(conn, migration)
     milliseconds = round((time.monotonic() - started) * 1_000, 3)
     log.info("applied", extra={"migration": migration.name, "duration_ms": milliseconds})
 
 
 def _apply_as_transaction(conn: Connection[Any], migration: Migration) -> None:
-    """Apply a file, in a transaction that leaves nothing behind but what the file says.
+    """Apply a file in one transaction, without changing the session.
 
-    Behind a pooler the session goes on, and the next one in it may be another service.
+    Behind a pooler the session outlives this connection, and another service may use it next.
     """
     with conn.transaction():
-        # Without the first one the server notices only at the end of a long statement that its migrator was killed.
+        # Otherwise the server would notice only at the end of a long statement that this process was killed.
         conn.execute("SET LOCAL client_connection_check_interval = '1s'")
         conn.execute("SET LOCAL statement_timeout = 0")
         conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{TABLE_LOCK_PATIENCE_SECONDS}s"])
         conn.execute("SELECT pg_advisory_xact_lock(%s)", [FILE_LOCK])
         [(before,)] = conn.execute("SELECT pg_current_xact_id()::text")
-        conn.execute(migration.sql.encode())  # bytes, since only constant strings pass for SQL; our files are as good
+        conn.execute(migration.sql.encode())  # psycopg's types take constant strings or bytes
         is_same = conn.pgconn.transaction_status == TransactionStatus.INTRANS
         if not is_same or conn.execute("SELECT pg_current_xact_id()::text").fetchone() != (before,):
             raise MigrationError(f"{migration.name} ended its transaction: what it has done is not recorded")
@@ -292,7 +248,7 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
 
 
 def _reset(conn: Connection[Any]) -> None:
-    """Undo what a file has set, such as `search_path`: our own table must be found, and nothing may leak."""
+    """Reset the settings that a file has changed, such as `search_path`, so that the table `migrations` is found."""
     conn.execute("RESET SESSION AUTHORIZATION")
     conn.execute("RESET ROLE")
     conn.execute("RESET ALL")
@@ -303,8 +259,8 @@ def _record(conn: Connection[Any], migration: Migration) -> None:
 
 
 @contextmanager
-def _blamed_on(migration: Migration, outcome: str) -> Iterator[None]:
-    """Say which file failed: PostgreSQL says only why."""
+def _named_in_errors(migration: Migration, outcome: str) -> Iterator[None]:
+    """Add the name of the file, and the state in which it was left, to an error of PostgreSQL."""
     try:
         yield
     except psycopg.Error as error:

@@ -3,7 +3,7 @@
 from types import UnionType
 from typing import Any, get_origin
 
-from deploy import config, rules
+from deploy import config, files, rules
 from deploy.config import ConfigError, Environment, Existing, Platform, Service
 
 TABLES = {"existing": Existing, "platform": Platform, "service": Service}
@@ -15,7 +15,7 @@ def load(name: str) -> Environment:
     Raises:
         ConfigError: Its file is missing or malformed, or its values cannot work together.
     """
-    return parse(name, config.read(name))
+    return parse(name, files.read(name))
 
 
 def parse(name: str, tables: dict[str, Any]) -> Environment:

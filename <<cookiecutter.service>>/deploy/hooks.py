@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 import boto3
 from botocore.config import Config
 
-from deploy import checks
+from deploy import checks, client
 
 MARGIN_SECONDS = 15
 """Part of the function's timeout that is reserved for the report."""
@@ -119,7 +119,7 @@ def _task_definition(event: dict[str, Any]) -> Task:
 def _is_fixed(task: Task) -> dict[str, str]:
     for container in task["containerDefinitions"]:
         if not re.search("@sha256:[0-9a-f]{64}$", container["image"]):
-            raise checks.CheckError(f"{container['image']} is not named by its digest")
+            raise client.CheckError(f"{container['image']} is not named by its digest")
     return {"image": task["containerDefinitions"][0]["image"]}
 
 
@@ -136,7 +136,7 @@ def _is_spread(task: Task) -> dict[str, Any]:
         if len(running) >= wanted and (wanted == 1 or len(zones) > 1):
             return {"tasks": len(running), "zones": zones}
         if time.monotonic() > deadline:
-            raise checks.CheckError(f"{len(running)} of {wanted} tasks run, in the zones {', '.join(zones)}")
+            raise client.CheckError(f"{len(running)} of {wanted} tasks run, in the zones {', '.join(zones)}")
         time.sleep(2)
 
 
@@ -162,8 +162,8 @@ def _authorize() -> None:
         }
     )
     request = Request(secret["token_url"], body.encode(), {"Accept": "application/json"})  # noqa: S310 - our own secret
-    with urlopen(request, timeout=checks.REQUEST_SECONDS) as answer:  # noqa: S310 - so
-        checks.credentials["Authorization"] = f"Bearer {json.load(answer)['access_token']}"
+    with urlopen(request, timeout=client.REQUEST_SECONDS) as answer:  # noqa: S310 - so
+        client.credentials["Authorization"] = f"Bearer {json.load(answer)['access_token']}"
 
 
 def _expected(task: Task) -> tuple[str, str | None]:

@@ -1,15 +1,16 @@
-"""What an environment may not say: values that AWS refuses, or that cannot work together."""
+"""Rules for the values of an environment file, one by one: what AWS refuses, and what the service refuses.
 
-import ast
+`consistency.py` has the rules for values that depend on each other.
+"""
+
 import ipaddress
 import re
 from collections.abc import Iterator
 
-from deploy.config import EVENTS, MIGRATION_CONNECTIONS, PRIORITIES, RETENTION, ROOT, ConfigError, Environment
-from deploy.machines import MachineError, fits
-
-FARGATE_STOP_SECONDS = 120
-"""https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html (`stopTimeout`)"""
+from deploy import consistency
+from deploy.config import PRIORITIES, RETENTION, ROOT, Environment
+from deploy.consistency import RELATED
+from deploy.lifecycle import EVENTS
 
 FARGATE_MEMORY_MIB = {
     256: [512, 1024, 2048],
@@ -20,50 +21,39 @@ FARGATE_MEMORY_MIB = {
     8192: list(range(16_384, 61_440 + 1, 4096)),
     16_384: list(range(32_768, 122_880 + 1, 8192)),
 }
-"""Sizes of memory by CPU units. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"""
+"""Memory sizes that Fargate offers, by CPU units. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html"""
 
 MOST_BLUE_MINUTES = {"CODE_DEPLOY": 2_880, "ECS": 1_440}
-"""Longest time that blue is kept, by controller.
+"""The longest time for which blue may be kept, by controller.
 
 https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_BlueInstanceTerminationOption.html
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html (`bakeTimeInMinutes`)
 """
 
-MOST_DEREGISTRATION_SECONDS = 3_600
-"""https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html"""
-
-RESERVED_CONNECTIONS = 15
-"""Connections of a PostgreSQL server that are not for services: RDS's own, the superuser's, a person with `psql`.
-
-https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html
-"""
-
-RELATED = ("DRAIN_SECONDS", "SHUTDOWN_SECONDS", "WEB_CONCURRENCY", "DATABASE_POOL_SIZE")
-"""Variables that the infrastructure depends on, so that an environment has to set them."""
-
 TRACING_PREFIX = "OTEL_"
-"""Prefix of the variables that OpenTelemetry's SDK reads, and the service does not."""
+"""Prefix of variables that only OpenTelemetry's SDK reads."""
 
 OURS = ("DATABASE_URL", "PORT", "FORWARDED_ALLOW_IPS", "URL_PREFIX", "RELEASE")
-"""Variables that the environment file may not set, since they follow from the infrastructure."""
+"""Variables that an environment file must not set, since the infrastructure determines them."""
 
 CREDENTIALS = ("PGUSER", "PGPASSWORD")
-"""Variables of libpq: the database's user and password."""
+"""The variables from which libpq takes the database's user and password."""
 
 TAKEN = ("platform", "postgres")
-"""Names that a service cannot have: of the platform's stack, and of the database in the zone."""
+"""Names that a service cannot have: the platform's stack and the database's host are called so."""
 
 ZONES = 3
+"""Number of availability zones."""
 
 
 def faults(environment: Environment) -> Iterator[str]:
-    """Yield what cannot work, the simplest first, since the later ones may follow from it."""
-    for check in (_names, _platform, _service, _secrets, _variables, _times, _machines, _connections):
-        yield from (fault for fault in check(environment) if fault)
+    """Yield a message for each rule that is violated. The simplest come first, since others may follow from them."""
+    for check in (_names, _platform, _service, _secrets, _variables, consistency.faults):
+        yield from check(environment)
 
 
 def _found(*checks: tuple[bool, str]) -> list[str]:
-    """Return the texts of the faults that are there."""
+    """Return the messages of the conditions that are true."""
     return [text for is_fault, text in checks if is_fault]
 
 
@@ -128,7 +118,7 @@ def _platform(environment: Environment) -> Iterator[str]:
             bool(platform.night) and platform.keep,
             "[platform] night cannot be combined with keep: what must be there is not stopped",
         ),
-        # RDS's own bounds; CDK's checks want backups.
+        # The limits of RDS; and cdk-nag requires backups.
         (not 1 <= platform.database_backup_days <= 35, "[platform] database_backup_days must be 1 to 35"),  # noqa: PLR2004
         (platform.database_storage_gib < 20, "[platform] database_storage_gib must be at least 20"),  # noqa: PLR2004
     )
@@ -137,7 +127,7 @@ def _platform(environment: Environment) -> Iterator[str]:
 
 
 def _front(environment: Environment) -> Iterator[str]:
-    """Check the balancer and its certificate."""
+    """Check the load balancer and its certificate."""
     platform, here = environment.platform, f"{environment.region}:{environment.account}"
     public_zone = platform.public_zone
     yield from _found(
@@ -240,80 +230,3 @@ def _variables(environment: Environment) -> Iterator[str]:
     for name in RELATED:
         if not re.fullmatch("[0-9]{1,6}", environment.variables.get(name, "0")):
             yield f"[variables] {name} must be a whole number"
-
-
-def _numbers(environment: Environment) -> dict[str, int] | None:
-    """Return the variables of `RELATED` as numbers; `None` if one is missing or malformed."""
-    found = {name: environment.variables.get(name, "") for name in RELATED}
-    if any(not re.fullmatch("[0-9]{1,6}", value) for value in found.values()):
-        return None
-    return {name: int(value) for name, value in found.items()}
-
-
-def _times(environment: Environment) -> Iterator[str]:
-    numbers = _numbers(environment)
-    if not numbers:
-        return
-    service, idle_seconds, keepalive_seconds = (
-        environment.service,
-        environment.platform.idle_timeout_seconds,
-        _keepalive_seconds(),
-    )
-    stopping_seconds = numbers["DRAIN_SECONDS"] + numbers["SHUTDOWN_SECONDS"]
-    if not 1 <= idle_seconds < keepalive_seconds:
-        yield (
-            f"[platform] idle_timeout_seconds {idle_seconds} must be below the keep-alive,"
-            f" {keepalive_seconds} s in chassis/server.py, or the balancer sends requests into connections that close"
-        )
-    if service.stop_timeout_seconds <= stopping_seconds:
-        yield (
-            f"[service] stop_timeout_seconds {service.stop_timeout_seconds} must be above DRAIN_SECONDS +"
-            f" SHUTDOWN_SECONDS, {stopping_seconds} s, or requests are cut off"
-        )
-    if environment.is_fargate and service.stop_timeout_seconds > FARGATE_STOP_SECONDS:
-        yield f"[service] stop_timeout_seconds must be at most {FARGATE_STOP_SECONDS}, Fargate's limit"
-    if not numbers["SHUTDOWN_SECONDS"] < service.deregistration_seconds <= MOST_DEREGISTRATION_SECONDS:
-        yield (
-            f"[service] deregistration_seconds {service.deregistration_seconds} must be above SHUTDOWN_SECONDS,"
-            f" {numbers['SHUTDOWN_SECONDS']} s, or requests are cut off, and at most {MOST_DEREGISTRATION_SECONDS}"
-        )
-
-
-def _machines(environment: Environment) -> Iterator[str]:
-    platform, service = environment.platform, environment.service
-    if platform.instances < 0:
-        yield "[platform] instances must not be negative"
-    if environment.is_fargate or environment.existing.cluster:
-        return
-    try:
-        room = platform.instances * fits(platform.instance_type, service)
-    except MachineError as error:
-        yield f"[platform] {error}"
-        return
-    if room < 2 * service.tasks_max:
-        yield (
-            f"[platform] {platform.instances} machines of {platform.instance_type} have room for {room} tasks, and a"
-            f" release needs {2 * service.tasks_max}: blue and green of tasks_max each"
-        )
-
-
-def _connections(environment: Environment) -> Iterator[str]:
-    if not _numbers(environment):
-        return
-    peak = environment.peak_connections
-    free = environment.platform.database_max_connections - RESERVED_CONNECTIONS
-    if peak > free:
-        formula = f"2 * tasks_max * WEB_CONCURRENCY * DATABASE_POOL_SIZE + {MIGRATION_CONNECTIONS}"
-        supply = f"database_max_connections - {RESERVED_CONNECTIONS}"
-        yield f"a release needs {peak} database connections ({formula}), and the server has {free} ({supply})"
-
-
-def _keepalive_seconds() -> int:
-    """Return gunicorn's `keepalive` from `chassis/server.py`, read as text: to import it would need its packages."""
-    tree = ast.parse((ROOT / "chassis" / "server.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value == "keepalive" and isinstance(value, ast.Constant):
-                    return int(str(value.value))
-    raise ConfigError("chassis/server.py sets no keepalive")

@@ -20,7 +20,7 @@ BUSY = 0.6
 CREATES = 0.2
 """Share of requests that write; the others read one note."""
 RESERVED_CONNECTIONS = 15
-"""As in the service's `deploy/rules.py`: RDS's own, the superuser's, a person with `psql`."""
+"""As in the service's `deploy/consistency.py`: RDS's own, the superuser's, a person with `psql`."""
 DATABASE_CPUS = {"m7g.large": 2, "m7g.xlarge": 4, "m7g.2xlarge": 8, "m7g.4xlarge": 16, "m7g.8xlarge": 32}
 """https://aws.amazon.com/rds/instance-types/ (2026)"""
 LARGEST_CPUS = 192

@@ -15,7 +15,7 @@ import pytest
 from flask import Flask, g
 from psycopg import Connection
 
-from chassis import config, connections, db, pool
+from chassis import config, connections, db, lending
 from chassis.connections import NoConnectionError
 from chassis.testing.process import wait_until
 from chassis.testing.relay import Relay
@@ -144,7 +144,7 @@ def test_a_queue_that_is_served_in_time_refuses_nobody_however_long_it_is(settin
 
 def test_a_queue_that_cannot_be_served_in_time_refuses_at_once(settings: config.Config) -> None:
     with running(dataclasses.replace(settings, database_pool_size=1)) as app, ThreadPoolExecutor(60) as clients:
-        for _ in range(pool.PACE_OF):  # so that the pool has seen what a statement takes
+        for _ in range(lending.PACE_OF):  # so that the pool has seen what a statement takes
             use(app, "SELECT pg_sleep(0.1)")
         answers = list(clients.map(use, [app] * 60, ["SELECT pg_sleep(0.1)"] * 60))
     outcomes = Counter(outcome for outcome, _ in answers)

@@ -167,7 +167,7 @@ def test_what_only_looks_like_the_end_of_a_transaction_is_applied(empty: Connect
 def test_a_file_that_ends_its_transaction_unseen_is_not_recorded(
     empty: Connection, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "statements", lambda _sql: [])
+    monkeypatch.setattr(migrations, "transaction_control", lambda _sql: None)
     (folder / "0003_three.sql").write_text("CREATE TABLE three (id int);\nCOMMIT;\nBEGIN;\n")
     (folder / "0004_four.sql").write_text("SELECT 1;\nROLLBACK;\n")
     with empty:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy import checks
+from deploy.client import CheckError
 from deploy.rehearse import deployment, events, page, picture, rehearsal
 from deploy.rehearse import stage as stages
 from deploy.rehearse.alarm import DeploymentError
@@ -104,7 +104,7 @@ def perform(plan: Plan, show: Rehearsal, path: Path) -> str:
     """Run the rehearsal, and return the verdict.
 
     Raises:
-        StageError, checks.CheckError, DeploymentError, TimeoutError, OSError: The rehearsal cannot go on.
+        StageError, CheckError, DeploymentError, TimeoutError, OSError: The rehearsal cannot go on.
     """
     rehearsal.prepare(show, plan.green_changes)
     with Scheduler(show.fleet):
@@ -148,7 +148,7 @@ def main() -> int:
         try:
             last = perform(asked, show, Path(os.environ.get("PICTURE", "rehearsal.svg")))
             status = int(bool(show.faults))
-        except (StageError, checks.CheckError, DeploymentError, TimeoutError, OSError) as error:
+        except (StageError, CheckError, DeploymentError, TimeoutError, OSError) as error:
             last = f"NOT as it should be: {error}"
         except KeyboardInterrupt:
             status, last = 130, "interrupted"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from deploy import hooks
+from deploy import hooks, smoke
 from deploy.rehearse import balancer, settings
 from deploy.rehearse import stage as stages
 from deploy.rehearse.alarm import Alarm, DeploymentError
@@ -21,7 +21,6 @@ from deploy.rehearse.docker import until
 from deploy.rehearse.fleet import State
 from deploy.rehearse.record import count, is_failed
 from deploy.rehearse.rehearsal import Rehearsal
-from deploy.rehearse.requests import FAULTS
 
 ENDS = {
     "good": (),
@@ -67,15 +66,15 @@ def changes(green: str) -> str:
     """Return further lines of a Dockerfile, by which green becomes what it is to be."""
     if green == "unready":
         return UNREADY
-    if green not in FAULTS:
+    if green not in smoke.FAULTS:
         return ""
-    function, fault = FAULTS[green]
+    path, function, fault = smoke.FAULTS[green]
     return "\n".join(
         [
             "USER 0",
-            f'RUN sed -i \'/^def {function}(/,/"""/ s/.*""".*/&\\n    {fault}/\' service/api.py',
+            f'RUN sed -i \'/^def {function}(/,/"""/ s/.*""".*/&\\n    {fault}/\' {path}',
             # It fails where there was nothing to change.
-            f"RUN grep -qF '{fault}' service/api.py",
+            f"RUN grep -qF '{fault}' {path}",
             "RUN python -m compileall -q -f --invalidation-mode unchecked-hash service",
             "USER 10001:10001",
         ]

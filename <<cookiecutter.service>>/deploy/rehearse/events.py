@@ -4,16 +4,22 @@ A word stands for one act or two: the failure, and the way back. After each act 
 looks at every request of the load and at every acknowledged write, and records the figures.
 """
 
+import http.client
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploy.rehearse import failures, requests, scheduler, settings
+from deploy import smoke
+from deploy.rehearse import failures, scheduler, settings
 from deploy.rehearse.docker import StageError, until
 from deploy.rehearse.failures import WELL_SECONDS
 from deploy.rehearse.record import Row, is_failed, reasons
 from deploy.rehearse.rehearsal import CLIENT_SECONDS, Rehearsal
 from deploy.rehearse.settings import NOTICE_SECONDS
+
+PAGE = 100
+"""Items on a page of a list."""
 
 PROBES_SECONDS = 7
 """The longest that the service waits for a database that the network hides, as `docs/operations.md` says."""
@@ -71,7 +77,7 @@ def perform(show: Rehearsal, word: str, act: Act) -> None:
     well = settle(show, act.title)
     acknowledged = dict(show.load.acknowledged)
     answers = show.load.answers[first:]
-    stored = requests.stored(show.port)
+    stored = _stored(show.port)
     row = Row(
         title=act.title,
         requests=len(answers),
@@ -200,3 +206,25 @@ EVENTS: dict[str, list[Act]] = {
     ],
 }
 """The acts of each word, in the order in which they happen without EVENTS."""
+
+
+def _stored(port: int) -> dict[str, str]:
+    """Return the text of everything that is stored, by ID, as the service at `port` lists it.
+
+    Raises:
+        OSError: There was no response, or its status is not 200.
+    """
+    found: dict[str, str] = {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    path = f"{settings.PREFIX}{smoke.PATH}?limit={PAGE}"
+    while path:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != http.client.OK:
+            raise OSError(f"GET {path}: {response.status}")
+        page = json.loads(content)
+        found |= {item["id"]: smoke.text_of(item) for item in page["items"]}
+        path = page["next"]
+    connection.close()
+    return found

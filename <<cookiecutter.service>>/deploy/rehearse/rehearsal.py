@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from chassis.tests.faults.load import Load
-from deploy import checks
-from deploy.rehearse import requests, scheduler, settings
+from deploy import checks, smoke
+from deploy.rehearse import scheduler, settings
 from deploy.rehearse import stage as stages
 from deploy.rehearse.docker import StageError, docker, until
 from deploy.rehearse.fleet import Fleet, State
@@ -59,11 +59,11 @@ def load(port: int, clients: int, pause_seconds: float, first: int = 0) -> Load:
         port,
         clients=clients,
         timeout_seconds=CLIENT_SECONDS,
-        path=requests.PATH,
+        path=f"{settings.PREFIX}{smoke.PATH}",
         pause_seconds=pause_seconds,
         first=first,
-        body=requests.body,
-        text_of=requests.text_of,
+        body=smoke.body,
+        text_of=smoke.text_of,
     )
 
 
@@ -90,7 +90,7 @@ def start_blue(show: Rehearsal) -> None:
 
     Raises:
         StageError: They do not.
-        checks.CheckError: They are not what they should be.
+        client.CheckError: They are not what they should be.
     """
     show.fleet.wanted["blue"] = show.copies
     seconds = settings.install_seconds(show.copies)

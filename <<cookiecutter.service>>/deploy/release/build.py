@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy import config
+from deploy import config, files
 from deploy.release.target import ReleaseError, client, say
 
 BUILDER = "deploy-release"
@@ -46,7 +46,7 @@ def build() -> None:
     # As `docker login` expects it: the host of the repository, with the port that only a registry of tests has.
     registry = urlsplit(f"//{uri}").netloc
     _docker("login", "--username", user, "--password-stdin", registry, stdin=password)
-    say("build", tag=tag, commit=commit, platforms=config.platforms())
+    say("build", tag=tag, commit=commit, platforms=files.platforms())
     _create_builder()
     with tempfile.TemporaryDirectory() as folder:
         metadata = Path(folder) / "metadata.json"
@@ -54,7 +54,7 @@ def build() -> None:
             "buildx",
             "build",
             f"--builder={BUILDER}",
-            f"--platform={config.platforms()}",
+            f"--platform={files.platforms()}",
             "--push",
             "--sbom=true",
             "--provenance=mode=max",

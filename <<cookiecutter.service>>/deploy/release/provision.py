@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 RESERVED = 15
-"""Connections that are not for services, as in `deploy/rules.py`."""
+"""Connections that are not for services, as in `deploy/consistency.py`."""
 
 SEARCH = "SELECT 1 FROM pg_roles WHERE rolname = %s"
 OTHERS = """

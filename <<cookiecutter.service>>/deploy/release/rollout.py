@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from deploy import config
+from deploy import config, lifecycle
 from deploy.release.target import Release, ReleaseError, Target, line, pause, say
 
 
@@ -90,7 +90,7 @@ def follow(controller: Controller, deployment: str) -> None:
         return
     target = controller.target
     failed = [(event, message) for event, (state, message) in progress.events.items() if state == "Failed"]
-    places = [f"/aws/lambda/{target.name}-{event}" for event, _ in failed if event in config.EVENTS]
+    places = [f"/aws/lambda/{target.name}-{event}" for event, _ in failed if event in lifecycle.EVENTS]
     where = ", ".join([*places, target.log_group])
     why = "; ".join([*(f"{event} failed{message and f': {message}'}" for event, message in failed), progress.reason])
     brought_back = f"; deployment {progress.rollback} brings blue back" if progress.rollback else ""
@@ -153,7 +153,7 @@ class CodeDeploy:
             has_succeeded=info["status"] == "Succeeded",
             task_definition=content["Resources"][0]["TargetService"]["Properties"]["TaskDefinition"],
             events=events,
-            has_traffic=info["status"] != "Stopped" and events.get(config.EVENTS[-1], ("",))[0] == "Succeeded",
+            has_traffic=info["status"] != "Stopped" and events.get(lifecycle.EVENTS[-1], ("",))[0] == "Succeeded",
             reason=f"{error.get('code', 'no code')}: {error.get('message', 'no reason is known')}",
             rollback=info.get("rollbackInfo", {}).get("rollbackDeploymentId", ""),
         )
@@ -233,7 +233,7 @@ class Native:
         failing = status.startswith(("ROLLBACK", "STOP"))
         reason = described.get("rollback", {}).get("reason") or described.get("statusReason", "no reason is known")
         stage = described.get("lifecycleStage", "")
-        event = {ours: name for name, ours in config.STAGES.items()}.get(stage, stage)
+        event = {ours: name for name, ours in lifecycle.STAGES.items()}.get(stage, stage)
         return Progress(
             status=status,
             is_over=status in {"SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED"},
@@ -283,5 +283,5 @@ def appspec(target: Target, release: Release) -> dict[str, Any]:
     return {
         "version": 0.0,
         "Resources": [{"TargetService": {"Type": "AWS::ECS::Service", "Properties": service}}],
-        "Hooks": [{event: f"{target.name}-{event}"} for event in config.EVENTS],
+        "Hooks": [{event: f"{target.name}-{event}"} for event in lifecycle.EVENTS],
     }

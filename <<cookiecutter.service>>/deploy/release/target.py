@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from deploy import config
+from deploy import config, files
 
 POLL_SECONDS = 3.0
 """Time between two requests for the state of a deployment or a task."""
@@ -49,7 +49,7 @@ class Target:
 
     def __init__(self, environment: str) -> None:
         self.environment = environment
-        self.region = str(config.read(environment)["region"])
+        self.region = str(files.read(environment)["region"])
         self.name = f"{config.service_name()}-{environment}"
         self.log_group = f"/ecs/{environment}/{config.service_name()}"
         self.ecs = client("ecs", self.region)
@@ -67,7 +67,7 @@ class Target:
         self.image = outputs["Image"]
         self.capacity = outputs["Capacity"]
         self.shell_role = outputs["ShellRole"]
-        self.is_current = outputs["Fingerprint"] == config.fingerprint(config.read(environment))
+        self.is_current = outputs["Fingerprint"] == files.fingerprint(files.read(environment))
         self.tasks_min = int(outputs["TasksMin"])
         self.network = {
             "awsvpcConfiguration": {

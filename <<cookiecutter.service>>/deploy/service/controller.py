@@ -11,7 +11,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 
-from deploy import config
+from deploy import config, lifecycle
 from deploy.config import Environment
 from deploy.findings import acknowledge
 from deploy.platform.exports import shared
@@ -156,5 +156,5 @@ def _lifecycle_hooks(stack: Stack, service: Service, functions: Mapping[str, lam
     resource: Any = service.node.find_child("Service")
     for index, event in enumerate(functions):  # CDK has no name for one of the stages yet
         resource.add_property_override(
-            f"DeploymentConfiguration.LifecycleHooks.{index}.LifecycleStages", [config.STAGES[event]]
+            f"DeploymentConfiguration.LifecycleHooks.{index}.LifecycleStages", [lifecycle.STAGES[event]]
         )

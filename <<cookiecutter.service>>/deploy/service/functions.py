@@ -9,7 +9,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 
-from deploy import config
+from deploy import config, lifecycle
 from deploy.config import Environment
 from deploy.findings import acknowledge
 from deploy.platform.exports import shared
@@ -20,7 +20,7 @@ from deploy.service.routing import security_group
 HOOK_SECONDS = 300
 """Timeout of one hook. CodeDeploy waits up to an hour for its result; ECS calls it again after that."""
 
-PACKAGED = ["deploy/__init__.py", "deploy/checks.py", "deploy/hooks.py"]
+PACKAGED = ["deploy/__init__.py", "deploy/checks.py", "deploy/client.py", "deploy/hooks.py", "deploy/smoke.py"]
 """What the functions consist of."""
 
 
@@ -37,7 +37,7 @@ def functions(stack: Stack, environment: Environment, vpc: ec2.IVpc) -> dict[str
         "vpc": vpc,
         "security_groups": [security_group(stack, environment, "HooksSecurityGroup")],
     }
-    return {event: _function(stack, environment, event, common) for event in config.EVENTS}
+    return {event: _function(stack, environment, event, common) for event in lifecycle.EVENTS}
 
 
 def _function(stack: Stack, environment: Environment, event: str, common: dict[str, Any]) -> lambda_.Function:

@@ -5,7 +5,7 @@ from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from deploy import config
+from deploy import files
 from deploy.config import Environment
 from deploy.service.pipeline import build_role
 
@@ -33,7 +33,7 @@ def images_stack(scope: Construct, environment: Environment) -> cdk.Stack:
             )
         ],
     )
-    for account in config.accounts():
+    for account in files.accounts():
         if account != environment.images_account:
             repository.grant_pull(iam.AccountPrincipal(account))
             repository.grant(iam.AccountPrincipal(account), "ecr:DescribeImages")

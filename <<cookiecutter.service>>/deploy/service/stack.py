@@ -14,7 +14,7 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from deploy import config
+from deploy import config, files
 from deploy.config import Environment
 from deploy.platform.exports import shared
 from deploy.service import alarms, controller, functions, metrics, oneoff, pipeline, routing
@@ -168,7 +168,7 @@ def _outputs(stack: cdk.Stack, environment: Environment, made: dict[str, str], v
         **made,
         "Capacity": environment.service.capacity,
         "Controller": environment.service.controller,
-        "Fingerprint": environment.fingerprint,
+        "Fingerprint": files.fingerprint(files.read(environment.name)),
         "Image": image,
         "SecurityGroupId": shared(environment, "TasksSecurityGroup"),
         "SubnetIds": subnets,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy import app, config, environments
+from deploy import app, environments, files
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 
 COMBINATIONS = list(itertools.product(("FARGATE", "EC2"), ("CODE_DEPLOY", "ECS")))
@@ -17,7 +17,7 @@ COMBINATIONS = list(itertools.product(("FARGATE", "EC2"), ("CODE_DEPLOY", "ECS")
 
 def tables(capacity: str = "FARGATE", controller: str = "CODE_DEPLOY") -> dict[str, Any]:
     """`deploy/staging.toml`, filled in."""
-    filled = config.read("staging")
+    filled = files.read("staging")
     filled |= {"account": ACCOUNT, "images_account": ACCOUNT, "region": REGION, "repository": "example/orders"}
     filled["platform"] |= {
         "certificate_arn": f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1",

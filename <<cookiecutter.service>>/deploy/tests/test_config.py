@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy import config, environments
+from deploy import config, environments, files, lifecycle
 from deploy.tests.cloud import ACCOUNT, REGION
 from deploy.tests.conftest import changed, tables
 
@@ -16,7 +16,7 @@ SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:staging/orders/api-A
 def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> None:
     with pytest.raises(config.ConfigError, match="account '000000000000' is not the number of an AWS account"):
         environments.load(name)
-    filled = config.read(name)
+    filled = files.read(name)
     filled |= {key: tables()[key] for key in ("account", "images_account", "region")}
     filled["platform"]["certificate_arn"] = tables()["platform"]["certificate_arn"]
     assert environments.parse(name, filled).service.tasks_min >= 3
@@ -145,7 +145,7 @@ def test_names_that_do_not_fit_into_aws_s_are_refused(name: str) -> None:
 def test_the_longest_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "service_name", lambda: "a" * 24)
     longest = environments.parse("e" * 16, changed())
-    assert max(len(longest.function_name(event)) for event in config.EVENTS) <= 64
+    assert max(len(longest.function_name(event)) for event in lifecycle.EVENTS) <= 64
     monkeypatch.setattr(config, "service_name", lambda: "a" * 25)
     with pytest.raises(config.ConfigError, match=r"the service's name 'a{25}' is not 2 to 24"):
         environments.parse("staging", tables())
@@ -159,19 +159,19 @@ def test_names_that_the_platform_has_are_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_accounts_that_are_not_filled_in_get_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    filled = {"staging": {"account": ACCOUNT}, "production": {"account": config.UNFILLED}}
-    monkeypatch.setattr(config, "read", filled.__getitem__)
-    assert config.accounts() == [ACCOUNT]
+    filled = {"staging": {"account": ACCOUNT}, "production": {"account": files.UNFILLED}}
+    monkeypatch.setattr(files, "read", filled.__getitem__)
+    assert files.accounts() == [ACCOUNT]
 
 
 def test_every_architecture_gets_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert config.platforms() == "linux/arm64"
+    assert files.platforms() == "linux/arm64"
     architectures = {
         "staging": {"service": {"architecture": "ARM64"}},
         "production": {"service": {"architecture": "X86_64"}},
     }
-    monkeypatch.setattr(config, "read", architectures.__getitem__)
-    assert config.platforms() == "linux/amd64,linux/arm64"
+    monkeypatch.setattr(files, "read", architectures.__getitem__)
+    assert files.platforms() == "linux/amd64,linux/arm64"
 
 
 def test_an_unknown_environment_says_which_there_are() -> None:

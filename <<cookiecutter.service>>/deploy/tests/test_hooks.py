@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from moto.moto_api import state_manager
 
-from deploy import checks, config, environments, hooks
+from deploy import checks, client, config, environments, hooks, lifecycle, smoke
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 from deploy.tests.conftest import tables
 
@@ -34,7 +34,7 @@ with embedded.temporary() as url:
 """
 
 HOOKS: dict[str, Callable[[dict[str, Any], Any], dict[str, str]]] = {
-    event: getattr(hooks, re.sub("(?<!^)(?=[A-Z])", "_", event).lower()) for event in config.EVENTS
+    event: getattr(hooks, re.sub("(?<!^)(?=[A-Z])", "_", event).lower()) for event in lifecycle.EVENTS
 }
 
 
@@ -176,7 +176,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return line
 
 
-@pytest.mark.parametrize("name", config.EVENTS)
+@pytest.mark.parametrize("name", lifecycle.EVENTS)
 def test_a_good_green_passes_every_event(
     cloud: Cloud, event: dict[str, Any], name: str, green: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,28 +279,28 @@ def test_the_checks_work_from_a_laptop_with_the_standard_library_alone(green: Pr
 
 
 def test_a_green_that_is_too_slow_fails(green: Process) -> None:
-    with pytest.raises(checks.CheckError, match=r"p95 of 50 requests is .* ms, above 0 ms"):
+    with pytest.raises(client.CheckError, match=r"p95 of 50 requests is .* ms, above 0 ms"):
         checks.latency(green.url, PREFIX, None, 0.001)
 
 
-def test_a_green_that_cannot_keep_notes_fails() -> None:
+def test_a_green_without_a_database_fails() -> None:
     process = Process("postgresql://nobody@127.0.0.1:1/nothing", "9+build-9")
     try:
         assert checks.ready(process.url, PREFIX, "9+build-9") == {"release": "9+build-9"}
-        with pytest.raises(checks.CheckError, match=rf"GET {PREFIX}/notes\?limit=100: 503 instead of 200"):
-            checks.note(process.url, PREFIX, "9+build-9")
+        with pytest.raises(client.CheckError, match=f" {PREFIX}{smoke.PATH}.*: 503 instead of 20"):
+            smoke.check(process.url, PREFIX, "9+build-9")
     finally:
         process.stop()
 
 
 def test_a_path_that_leads_nowhere_fails(green: Process) -> None:
-    with pytest.raises(checks.CheckError, match="GET /api/nowhere/readyz: 404 instead of 200"):
+    with pytest.raises(client.CheckError, match="GET /api/nowhere/readyz: 404 instead of 200"):
         checks.ready(green.url, "/api/nowhere", None, 0)
 
 
 def test_a_listener_that_does_not_answer_fails(dumb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "REQUEST_SECONDS", 0.2)
-    with pytest.raises(checks.CheckError, match=r"not ready after 0 s: .* no answer from http://127.0.0.1"):
+    monkeypatch.setattr(client, "REQUEST_SECONDS", 0.2)
+    with pytest.raises(client.CheckError, match=r"not ready after 0 s: .* no answer from http://127.0.0.1"):
         checks.ready(dumb, PREFIX, None, 0)
 
 
@@ -328,9 +328,9 @@ def test_hooks_get_a_token_where_the_service_wants_one(cloud: Cloud, monkeypatch
         }
         made = cloud.client("secretsmanager").create_secret(Name="hooks", SecretString=json.dumps(secret))
         monkeypatch.setenv("TOKEN_CREDENTIALS", made["ARN"])
-        monkeypatch.setattr(checks, "credentials", {})
+        monkeypatch.setattr(client, "credentials", {})
         hooks._authorize()  # noqa: SLF001 - what each hook does first
-    assert checks.credentials == {
+    assert client.credentials == {
         "Authorization": "Bearer grant_type=client_credentials&client_id=hooks&client_secret=s"
     }
 
@@ -350,17 +350,4 @@ class Issuer(BaseHTTPRequestHandler):
 
 
 def test_the_certificates_of_authorities_are_read_once() -> None:
-    assert checks._tls() is checks._tls()  # noqa: SLF001 - what it costs is the point
-
-
-def test_a_note_that_an_interrupted_check_left_is_deleted(green: Process) -> None:
-    text = {"text": f"{checks.NOTE}: 1+build-1, interrupted"}
-    _, location = checks._ask(green.url, "POST", f"{PREFIX}/notes", 201, text)  # noqa: SLF001 - the same way to ask
-    checks.note(green.url, PREFIX, "2+build-2")
-    checks._ask(green.url, "GET", location, 404)  # noqa: SLF001 - so
-
-
-def test_a_check_leaves_no_note_behind(green: Process) -> None:
-    before = checks._ask(green.url, "GET", f"{PREFIX}/notes", 200)  # noqa: SLF001 - the same way to ask
-    checks.everything(green.url, PREFIX, "2+build-2", 1_000)
-    assert checks._ask(green.url, "GET", f"{PREFIX}/notes", 200) == before  # noqa: SLF001 - so
+    assert client.tls() is client.tls()

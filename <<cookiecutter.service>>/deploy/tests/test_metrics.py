@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from deploy import config
+from deploy import config, smoke
 from deploy.tests.conftest import Stacks
 
 PYTHON = config.ROOT / ".venv" / "bin" / "python"
 """The service has packages of its own."""
 
-PROGRAM = """
+PROGRAM = f"""
 import logging
 from chassis import config, logs
 from service import app
@@ -22,7 +22,7 @@ from service.config import Config
 settings = config.load(Config)
 logs.configure(settings)
 client = app.create_app(settings).test_client()  # its pool is closed, so that the database cannot be had
-for method, path in [("GET", "/livez"), ("GET", "/made-up"), ("BREW", "/notes"), ("GET", "/notes")]:
+for method, path in [("GET", "/livez"), ("GET", "/made-up"), ("BREW", "{smoke.PATH}"), ("GET", "{smoke.PATH}")]:
     client.open(path, method=method)
 logging.error("on purpose")
 """
@@ -80,10 +80,10 @@ def test_each_filter_takes_the_lines_that_it_is_for(stacks: Stacks, lines: list[
             assert all(isinstance(select(dimension["Value"], line), str) for line in found)
     assert taken == {
         "LoggedErrors": ["on purpose"],
-        "LoggedServerErrors": ["GET /notes 503"],
-        "LoggedDuration": ["GET /livez 200", "GET (none) 404", "BREW (none) 405", "GET /notes 503"],
-        "RouteDuration": ["GET /livez 200", "GET /notes 503"],
-        "PoolWait": ["GET /notes 503"],
+        "LoggedServerErrors": [f"GET {smoke.PATH} 503"],
+        "LoggedDuration": ["GET /livez 200", "GET (none) 404", "BREW (none) 405", f"GET {smoke.PATH} 503"],
+        "RouteDuration": ["GET /livez 200", f"GET {smoke.PATH} 503"],
+        "PoolWait": [f"GET {smoke.PATH} 503"],
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from botocore.client import BaseClient
 from moto.moto_api import state_manager
 
-from deploy import config
+from deploy import config, files
 from deploy.release import __main__ as program
 from deploy.release import releases, rollout, scaling
 from deploy.release.target import Target
@@ -433,9 +433,9 @@ def test_a_file_that_differs_from_the_stack_is_noticed(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del aws
-    edited = config.read("staging")
+    edited = files.read("staging")
     edited["variables"]["LOG_LEVEL"] = "DEBUG"
-    monkeypatch.setattr(config, "read", lambda _name: edited)  # pyrefly: ignore
+    monkeypatch.setattr(files, "read", lambda _name: edited)  # pyrefly: ignore
     ran = command(capsys, "release", digest)
     assert ran.err == (
         f"deploy.release: deploy/staging.toml has changed since {STACK} was deployed: deploy the stack first\n"
@@ -520,7 +520,7 @@ def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
     spot = {"service__capacity": "FARGATE_SPOT"}
     environments = {name: changed(**{**spot, **changes}) for name, changes in cases.items()}
     for name, environment in environments.items():
-        monkeypatch.setattr(config, "read", lambda _name, environment=environment: environment)  # pyrefly: ignore
+        monkeypatch.setattr(files, "read", lambda _name, environment=environment: environment)  # pyrefly: ignore
         last = Ran(capsys, "cost", "--environment", "staging").steps[-1]
         assert re.fullmatch(r"20\d\d-\d\d-\d\d", last["prices_of"])
         assert last["dollars_a_million_requests"] > 0

@@ -13,7 +13,7 @@ import pytest
 from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks
 
-from deploy import app, config, environments
+from deploy import app, config, environments, lifecycle
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 from deploy.tests.conftest import COMBINATIONS, Stacks, changed, deploy, tables
 
@@ -220,7 +220,7 @@ def test_ecs_runs_the_same_hooks_at_the_stages_that_are_the_same(stacks: Stacks)
         assert hooks == []
         return
     functions = {each["FunctionName"] for each in stacks.of_type("service", "Lambda::Function")}
-    assert functions == {stacks.environment.function_name(event) for event in config.EVENTS}
+    assert functions == {stacks.environment.function_name(event) for event in lifecycle.EVENTS}
     called = {
         re.sub(r"[0-9A-F]{8}$", "", each["HookTargetArn"]["Fn::GetAtt"][0]): each["LifecycleStages"] for each in hooks
     }
@@ -444,7 +444,7 @@ def test_the_hooks_functions_hold_the_hooks_and_nothing_else(stacks: Stacks) -> 
     key = function["Code"]["S3Key"].partition(".")[0]
     folder = stacks.paths["service"].parent / f"asset.{key}"
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    assert names == ["deploy/__init__.py", "deploy/checks.py", "deploy/hooks.py"]
+    assert names == ["deploy/__init__.py", "deploy/checks.py", "deploy/client.py", "deploy/hooks.py", "deploy/smoke.py"]
 
 
 def test_what_there_is_can_be_named_instead_of_made(tmp_path: Path) -> None:
