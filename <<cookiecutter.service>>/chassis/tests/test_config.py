@@ -8,7 +8,7 @@ import pytest
 from chassis import config, urls
 
 URL = "postgresql://user:hunter2-hunter2@postgres.example.com/probes"
-TOKENS = {"JWKS_URL": "https://issuer.example.com/keys", "TOKEN_ISSUER": "issuer", "TOKEN_AUDIENCE": "notes"}
+TOKENS = {"JWKS_URL": "https://issuer.example.com/keys", "TOKEN_ISSUER": "issuer", "TOKEN_AUDIENCE": "audience"}
 
 
 @pytest.fixture(autouse=True)
@@ -220,7 +220,7 @@ def test_values_that_contradict_each_other_are_refused(
     assert list(faults(monkeypatch, **variables)) == [name]
 
 
-@pytest.mark.parametrize("value", ["", "/api", "/api/notes-service", "/v1.0/~x"])
+@pytest.mark.parametrize("value", ["", "/api", "/api/a-service", "/v1.0/~x"])
 def test_a_prefix_is_empty_or_a_path(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("URL_PREFIX", value)
     assert config.load(config.Config).url_prefix == value
