@@ -13,10 +13,10 @@ demo: .venv/bake # bake a service with the default answers into demo/, and run i
 	@$(RUN) chassis.dev.steps --step 'bake demo/orders' $(BIN)/cookiecutter -- --no-input --overwrite-if-exists --output-dir demo .
 	@INSTALLER='$(HERE)/$(BIN)/uv' $(MAKE) --no-print-directory -C demo/orders PYTHON="$(PYTHON)" run
 
-# The proofs wait more than they work, so more lanes run at once than there are processors. The longest start first.
+# The longest start first.
 test: environments # everything that CI asks, of the template and of a baked service
 	@$(RUN) chassis.dev.steps --jobs $(JOBS) $(LANES)
-JOBS = 3
+JOBS = 2
 LANES = faults service pythons check deployment factors lint types
 
 environments: .venv/installed .venvs/service/installed .venvs/checkov/installed .venvs/deploy/installed
