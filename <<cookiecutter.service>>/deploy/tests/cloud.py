@@ -108,9 +108,7 @@ class Cloud:
             "wsgi.input": _Body(request),
         }
         list(self.moto(environ, _ignore))
-        self.__dict__.update(
-            script="success", blue_looks=0, seen={}, stopped=set(), native=[], hooks=[], requests=[]
-        )
+        self.__dict__.update(script="success", blue_looks=0, seen={}, stopped=set(), native=[], hooks=[], requests=[])
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request of WSGI: from the script, or else by moto."""
