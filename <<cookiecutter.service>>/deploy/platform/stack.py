@@ -1,5 +1,7 @@
 """The platform of an environment, as one stack. It is deployed once, and shared by all services."""
 
+from typing import Any
+
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
@@ -14,11 +16,29 @@ from deploy.platform.network import vpc, zone
 from deploy.platform.night import night
 
 
+class PlatformStack(cdk.Stack):
+    """A stack that knows its zones.
+
+    CDK checks the zones of a VPC against those of its stack, for which the CDK CLI would ask AWS, run the application
+    again, and leave a `cdk.context.json`, for which `build` takes the tree for dirty.
+    """
+
+    def __init__(self, scope: Construct, name: str, zones: list[str], **options: Any) -> None:
+        self._zones = zones
+        super().__init__(scope, name, **options)
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """Return the zones that the environment file names."""
+        return self._zones
+
+
 def platform_stack(scope: Construct, environment: Environment) -> cdk.Stack:
     """Create the stack with what the services of the environment share."""
-    stack = cdk.Stack(
+    stack = PlatformStack(
         scope,
         environment.platform_name,
+        environment.platform.availability_zones,
         env=cdk.Environment(account=environment.account, region=environment.region),
         description=f"What the services of {environment.name} share",
         termination_protection=environment.platform.keep,

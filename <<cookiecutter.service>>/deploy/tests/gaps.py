@@ -6,9 +6,13 @@ from typing import Any
 
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.cloudformation import responses
+from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.parsing import NULL_MODELS
 from moto.codedeploy.models import codedeploy_backends
 from moto.core.common_models import CloudFormationModel
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.route_tables import RouteTable
+from moto.ecs.models import TaskDefinition, ecs_backends
 from moto.elbv2.models import FakeTargetGroup
 from moto.rds.models import DBInstance, DBParameterGroup, MasterUserSecret
 from moto.secretsmanager.models import secretsmanager_backends
@@ -227,9 +231,71 @@ _stack_from_url = responses.get_stack_from_s3_url
 
 
 def _by_path(template_url: str, **options: Any) -> str:
-    """Fetch a template. The CDK CLI takes the host from its endpoint, and moto then takes it for the bucket."""
-    path = re.sub(r"^https://s3\.[^/]+/", "https://s3.amazonaws.com/", template_url)
+    """Fetch a template. The CDK CLI names it at its endpoint, and moto takes the host there for the bucket."""
+    path = re.sub(r"^http://127\.0\.0\.1:\d+/", "https://s3.amazonaws.com/", template_url)
     return str(_stack_from_url(path, **options))
 
 
 setattr(responses, "get_stack_from_s3_url", _by_path)  # noqa: B010 - as above
+
+
+def _execute(backend: Any, change_set_name: str, stack_name: str | None = None) -> None:
+    """Create or update a stack by a change set, as the CDK CLI does.
+
+    moto's own knows stacks that are made so by neither outputs nor exports, and lets them import nothing. Of an update
+    that keeps a parameter of SSM, it takes the value for the parameter's name.
+    """
+    del stack_name
+    change_set = backend.describe_change_set(change_set_name)
+    stack = backend.stacks[change_set.stack_id]
+    if change_set.change_set_type == "CREATE":
+        stack._add_stack_event("CREATE_IN_PROGRESS", resource_status_reason="User Initiated")  # noqa: SLF001 - no other
+        # As if the stack were made now, but under the id that the change set told.
+        made = Stack(
+            stack_id=stack.stack_id,
+            name=stack.name,
+            template=change_set.template,
+            parameters=change_set.parameters,
+            account_id=stack.account_id,
+            region_name=stack.region_name,
+            tags=stack.tags,
+            role_arn=stack.role_arn,
+            cross_stack_resources=backend.exports,
+        )
+        made.events, change_set.stack = stack.events, made
+        backend.stacks[stack.stack_id] = made
+        made.create_resources()
+    else:
+        made = stack
+        for export in stack.exports:
+            backend.exports.pop(export.name)
+        kinds = {name: each["Type"] for name, each in change_set.template_dict.get("Parameters", {}).items()}
+        kept = {
+            name: value
+            for name, value in change_set.parameters.items()
+            if not kinds[name].startswith("AWS::SSM::Parameter::")
+        }
+        stack.update(change_set.template, change_set.role_arn, parameters=kept)
+    backend.exports.update({export.name: export for export in made.exports})
+    change_set.execution_status = "EXECUTE_COMPLETE"
+
+
+setattr(CloudFormationBackend, "execute_change_set", _execute)  # noqa: B010 - as above
+
+
+def _replace(kind: Any, original_resource: Any, new_resource_name: str, **options: Any) -> Any:
+    """Replace a task definition by its next revision, whose containers moto's own names as no client reads them."""
+    made = kind.create_from_cloudformation_json(new_resource_name, **options)
+    ecs_backends[options["account_id"]][options["region_name"]].deregister_task_definition(original_resource.arn)
+    return made
+
+
+setattr(TaskDefinition, "update_from_cloudformation_json", classmethod(_replace))  # noqa: B010 - as above
+
+
+def _delete_route_table(_kind: Any, reference: str, _resource: Any, account: str, region: str) -> None:
+    """Delete a route table, which moto's CloudFormation leaves, and then cannot delete the VPC."""
+    ec2_backends[account][region].delete_route_table(reference)
+
+
+setattr(RouteTable, "delete_from_cloudformation_json", classmethod(_delete_route_table))  # noqa: B010 - as above

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,24 @@ BLOCKS = [
 ]
 """The commands of the page, block by block."""
 
+COMMIT = "git -c user.name=Somebody -c user.email=somebody@example.com commit --quiet"
+CHANGE = (
+    "sed -i.old 's/^DATABASE_POOL_SIZE = 5$/DATABASE_POOL_SIZE = 4/' deploy/staging.toml && rm deploy/staging.toml.old"
+)
+
+BY_HAND = {
+    next(number for number, block in enumerate(BLOCKS) if command in block and number > after): change
+    for command, after, change in (
+        ("release build", 4, f"{COMMIT} --allow-empty --message=change"),
+        (
+            "release status",
+            0,
+            f"{CHANGE} && {COMMIT} --all --message=change",
+        ),
+    )
+}
+"""By block: what the page says in words before it, to commit for a second release, and to change the configuration."""
+
 PYTHON = f"""#!{sys.executable}
 import os, runpy, sys
 sys.path.insert(0, os.getcwd())
@@ -42,6 +61,23 @@ else:
 """
 """Stands for Python: it asks moto more often than one asks AWS."""
 
+AWS = f"""#!{sys.executable}
+import sys
+import boto3
+from botocore import xform_name
+
+client = boto3.client(sys.argv[1])
+name = sys.argv[2].replace("-", "_")
+members = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[name]).input_shape.members
+options = {{"--" + xform_name(key, "-"): (key, shape.type_name) for key, shape in members.items()}}
+given = {{}}
+for option, value in zip(sys.argv[3::2], sys.argv[4::2], strict=True):
+    key, kind = options[option]
+    given[key] = [value] if kind == "list" else value
+getattr(client, name)(**given)
+"""
+"""Stands for the AWS CLI: it takes options by the same names, from the same description of the services."""
+
 
 class Checkout:
     """A copy of the service under git, filled in as the page says, and a shell in it."""
@@ -51,8 +87,9 @@ class Checkout:
         left_out = shutil.ignore_patterns(".venv*", ".git", "cdk.out", "__pycache__", ".*_cache")
         shutil.copytree(config.ROOT, self.folder, ignore=left_out, symlinks=True)
         file = self.folder / "deploy" / "staging.toml"
-        arn = f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1"
         text = file.read_text(encoding="utf-8")
+        domain = f"*.{tomllib.loads(text)['domain']}"
+        arn = cloud.client("acm").request_certificate(DomainName=domain)["CertificateArn"]
         for old, new in {
             '"000000000000"': f'"{ACCOUNT}"',
             'certificate_arn = ""': f'certificate_arn = "{arn}"',
@@ -71,6 +108,7 @@ class Checkout:
             (binaries / "python", PYTHON),
             (activate / "python", PYTHON),
             (binaries / "docker", DOCKER),
+            (binaries / "aws", AWS),
             (binaries / "pip", "#!/bin/sh\necho pip $*\n"),
         ):
             path.write_text(script, encoding="utf-8")
@@ -91,8 +129,7 @@ class Checkout:
         }
         for name in ("CODEBUILD_BUILD_ID", "GITHUB_RUN_ID"):
             self.environment.pop(name, None)
-        identity = "-c user.name=Somebody -c user.email=somebody@example.com"
-        self.run(f"git init -q && git add . && git {identity} commit -qm all")
+        self.run(f"git init -q && git add . && {COMMIT} --message=all")
 
     def run(self, script: str, options: tuple[str, ...] = ("-e",), **variables: str) -> str:
         """Run a script in bash, and return what it printed."""
@@ -128,15 +165,26 @@ def steps(text: str) -> list[dict[str, Any]]:
 
 
 def test_the_page_leads_from_an_empty_account_to_the_tear_down(checkout: Checkout) -> None:
-    script = "set -e\n" + "\n".join(
-        f"echo '### {number}'\n{block}" for number, block in enumerate(BLOCKS) if "aws iam" not in block
+    script = "set -eo pipefail\n" + "\n".join(
+        f"{BY_HAND.get(number, '')}\necho '### {number}'\n{block}" for number, block in enumerate(BLOCKS)
     )
     text = checkout.run(script)
     seen = steps(text)
-    assert [each["release"] for each in seen if each["step"] == "run"] == ["2+build-" + tag(checkout)] * 2 + [
-        "4+build-" + tag(checkout)
+    first, second = [each["tag"] for each in seen if each["step"] == "pushed"]
+    assert first != second
+    assert [each["release"] for each in seen if each["step"] == "run"] == [
+        f"2+{first}",
+        f"3+{second}",
+        f"5+{second}",  # 4 is the stack's own, with the changed configuration
+        f"3+{second}",  # the rollback
+        f"6+{second}",  # the new password
     ]
+    [status] = [each for each in seen if each["step"] == "status"]
+    assert (status["running"], status["deployment"], status["scaling"]) == (5, None, "on")
     assert [each["status"] for each in seen if each["step"] == "database" and "status" in each][-1] == "rotated"
+    assert [each["exit_status"] for each in seen if each["step"] == "admin" and "exit_status" in each] == [0]
+    [provider] = checkout.cloud.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    assert provider["Arn"].endswith("/token.actions.githubusercontent.com")
     cloudformation = checkout.cloud.client("cloudformation")
     left = [
         each["StackName"]
@@ -144,10 +192,6 @@ def test_the_page_leads_from_an_empty_account_to_the_tear_down(checkout: Checkou
         if not each["StackStatus"].startswith("DELETE")
     ]
     assert sorted(left) == ["CDKToolkit", f"{config.service_name()}-images"]
-
-
-def tag(checkout: Checkout) -> str:
-    return checkout.run("git rev-parse --short=12 HEAD").strip()
 
 
 def test_the_workflow_releases_to_staging(checkout: Checkout) -> None:
