@@ -235,8 +235,11 @@ class Environment:
 
     @property
     def peak_connections(self) -> int:
-        """Return the number of database connections that a deployment needs: for blue, green and the migration."""
-        per_task = int(self.variables["WEB_CONCURRENCY"]) * int(self.variables["DATABASE_POOL_SIZE"])
+        """Return the number of database connections that a deployment needs: for blue, green and the migration.
+
+        A pool that renews a connection opens the new one before it has closed the old one, so each may hold one more.
+        """
+        per_task = int(self.variables["WEB_CONCURRENCY"]) * (int(self.variables["DATABASE_POOL_SIZE"]) + 1)
         return 2 * self.service.tasks_max * per_task + MIGRATION_CONNECTIONS
 
     @property

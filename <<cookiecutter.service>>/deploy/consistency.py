@@ -90,7 +90,7 @@ def _connections(environment: Environment) -> Iterator[str]:
     peak = environment.peak_connections
     free = environment.platform.database_max_connections - RESERVED_CONNECTIONS
     if peak > free:
-        formula = f"2 * tasks_max * WEB_CONCURRENCY * DATABASE_POOL_SIZE + {MIGRATION_CONNECTIONS}"
+        formula = f"2 * tasks_max * WEB_CONCURRENCY * (DATABASE_POOL_SIZE + 1) + {MIGRATION_CONNECTIONS}"
         supply = f"database_max_connections - {RESERVED_CONNECTIONS}"
         yield f"a release needs {peak} database connections ({formula}), and the server has {free} ({supply})"
 

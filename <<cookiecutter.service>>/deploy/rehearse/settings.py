@@ -29,7 +29,10 @@ VARIABLES = {name: str(value) for name, value in PRODUCTION["variables"].items()
 """The service's own configuration: that of production, but with one worker, since a task has a processor of its own
 there, and here all tasks share those of one machine."""
 
-CONNECTIONS_OF_A_TASK = int(VARIABLES["WEB_CONCURRENCY"]) * int(VARIABLES["DATABASE_POOL_SIZE"])
+WORKERS = int(VARIABLES["WEB_CONCURRENCY"])
+
+CONNECTIONS_OF_A_TASK = WORKERS * int(VARIABLES["DATABASE_POOL_SIZE"])
+"""Database connections of a task that serves. A worker has one more for the moment in which it renews one."""
 
 MIGRATION_CONNECTIONS = 1
 
@@ -67,4 +70,4 @@ def install_seconds(tasks: int) -> float:
 
 def budget(most_tasks: int) -> int:
     """Return the most database connections that `most_tasks` tasks need while a release doubles them."""
-    return 2 * most_tasks * CONNECTIONS_OF_A_TASK + MIGRATION_CONNECTIONS
+    return 2 * most_tasks * (CONNECTIONS_OF_A_TASK + WORKERS) + MIGRATION_CONNECTIONS

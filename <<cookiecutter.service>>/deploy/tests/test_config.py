@@ -31,7 +31,10 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
             "stop_timeout_seconds 25 must be above DRAIN_SECONDS + SHUTDOWN_SECONDS, 25 s",
         ),
         ({"service__stop_timeout_seconds": 121}, "stop_timeout_seconds must be at most 120, Fargate's limit"),
-        ({"service__tasks_max": 10}, "a release needs 201 database connections"),
+        (
+            {"service__tasks_max": 10},
+            "a release needs 241 database connections (2 * tasks_max * WEB_CONCURRENCY * (DATABASE_POOL_SIZE + 1) + 1)",
+        ),
         ({"variables__WEB_CONCURRENCY": 4}, "and the server has 185 (database_max_connections - 15)"),
         ({"account": "12"}, "account '12' is not the number of an AWS account"),
         ({"service__capacity": "LAMBDA"}, "[service] capacity must be FARGATE, FARGATE_SPOT or EC2"),
