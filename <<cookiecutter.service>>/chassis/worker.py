@@ -111,7 +111,7 @@ class Worker(GeventWorker):
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Stop at once. Ctrl-C reaches the worker and the arbiter, whose SIGQUIT must not interrupt the exit."""
         for each in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, lambda *_: None)  # with SIG_IGN, Python complains of a signal that is on its way
         super().handle_quit(sig, frame)
 
     def end_idle(self) -> None:
