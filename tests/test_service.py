@@ -119,6 +119,7 @@ def test_the_demo_answers_from_a_bare_clone(tmp_path: Path) -> None:
         lines.append(line)
         if '"ready"' in line:
             os.killpg(process.pid, signal.SIGINT)
+    process.stdout.close()  # type: ignore[union-attr]
     assert process.wait(60) in {0, 2, -signal.SIGINT}  # make ends by the signal if its own handler is first
     said = "".join(lines)
     assert f"http://127.0.0.1:{port}/notes" in said
