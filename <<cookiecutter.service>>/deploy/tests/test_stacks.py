@@ -15,7 +15,7 @@ from cdk_nag import AwsSolutionsChecks
 
 from deploy import app, config, environments, lifecycle
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
-from deploy.tests.conftest import COMBINATIONS, Stacks, changed, deploy, tables
+from deploy.tests.conftest import COMBINATIONS, SPOT, Stacks, changed, deploy, tables
 
 # moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
@@ -143,6 +143,20 @@ def test_tasks_on_machines_share_them_by_dynamic_ports(stacks: Stacks) -> None:
         assert "HostPort" not in port
     else:
         assert (task["NetworkMode"], kinds, port["HostPort"]) == ("bridge", {"instance"}, 0)
+
+
+@pytest.mark.parametrize("combination", SPOT, ids="-".join)
+def test_spot_tasks_come_from_a_capacity_provider_of_the_cluster(
+    all_stacks: Mapping[tuple[str, str], Stacks], combination: tuple[str, str]
+) -> None:
+    stacks = all_stacks[combination]
+    service = stacks.one("service", "ECS::Service")
+    assert service["CapacityProviderStrategy"] == [{"CapacityProvider": "FARGATE_SPOT", "Weight": 1}]
+    assert "LaunchType" not in service  # ECS refuses both
+    assert "FARGATE_SPOT" in stacks.one("platform", "ECS::ClusterCapacityProviderAssociations")["CapacityProviders"]
+    assert (definition(stacks)["NetworkMode"], definition(stacks)["RequiresCompatibilities"]) == ("awsvpc", ["FARGATE"])
+    # One-off tasks, such as the migration, are not on spot capacity: the command asks for the launch type.
+    assert stacks.templates["service"]["Outputs"]["Capacity"]["Value"] == "FARGATE_SPOT"
 
 
 def test_the_rules_take_the_service_s_paths_and_no_neighbour_s(stacks: Stacks) -> None:
