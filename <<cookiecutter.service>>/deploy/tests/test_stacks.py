@@ -426,27 +426,6 @@ def test_workflows_may_assume_their_roles_and_no_other_repository_may(stacks: St
         assert f"{name}Arn" in stacks.templates[stack]["Outputs"]
 
 
-def test_two_services_share_a_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    templates = {}
-    for name in ("orders", "billing"):
-        monkeypatch.setattr(config, "service_name", lambda name=name: name)
-        folder = tmp_path / name
-        capacity = "FARGATE" if name == "orders" else "EC2"
-        changes = {"platform__instances": 12, "service__capacity": capacity}
-        templates[name] = synthesise(folder, f"{name}-staging", **changes)
-    platforms = [(tmp_path / name / "platform-staging.template.json").read_text(encoding="utf-8") for name in templates]
-    assert platforms[0] == platforms[1]  # whichever of them deploys it
-    priorities = [
-        {each["Priority"] for each in of_type(template, "ElasticLoadBalancingV2::ListenerRule")}
-        for template in templates.values()
-    ]
-    assert all(len(each) == 1 for each in priorities)
-    assert priorities[0] != priorities[1]
-    exports = {each["Export"]["Name"] for each in json.loads(platforms[0])["Outputs"].values()}
-    wanted = set(re.findall(r'"Fn::ImportValue": "([^"]+)"', json.dumps(list(templates.values()))))
-    assert wanted <= exports
-
-
 def test_the_service_itself_may_do_nothing(stacks: Stacks) -> None:
     resources = stacks.templates["service"]["Resources"]
     [role] = [name for name in resources if name.startswith("TaskRole")]
