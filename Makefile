@@ -50,7 +50,7 @@ audit: .venv/installed # known weaknesses of what is pinned; without an index th
 	for file in tests/requirements/bake.txt tests/requirements/dev.txt tests/requirements/bench.txt '$(SERVICE)'/requirements*.txt '$(SERVICE)'/deploy/requirements*.txt; do \
 	    $(BIN)/pip-audit --progress-spinner off --disable-pip --requirement "$$file" || exit 1; done
 
-check: .venv/installed .venvs/checkov/installed .venvs/service/installed # tests of the template
+check: .venv/installed .venvs/checkov/installed .venvs/service/installed .venvs/deploy/installed # tests of the template
 	nice $(BIN)/pytest $(patsubst %,--ignore tests/test_%.py,docs service adopt proofs pythons)
 
 service: .venv/installed # a baked service passes its gates, runs, and takes the changes of its first hour

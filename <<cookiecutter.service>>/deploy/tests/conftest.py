@@ -14,6 +14,9 @@ from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
 COMBINATIONS = list(itertools.product(("FARGATE", "EC2"), ("CODE_DEPLOY", "ECS")))
 """Capacities and controllers."""
 
+SPOT = [("FARGATE_SPOT", "CODE_DEPLOY"), ("FARGATE_SPOT", "ECS")]
+"""Staging's own capacity. It differs from `FARGATE` in one property of the service, so few tests repeat it."""
+
 
 def tables(capacity: str = "FARGATE", controller: str = "CODE_DEPLOY") -> dict[str, Any]:
     """`deploy/staging.toml`, filled in."""

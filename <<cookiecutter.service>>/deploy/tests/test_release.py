@@ -606,6 +606,11 @@ def test_the_appspec_has_codedeploy_s_fields_and_no_other(
     ]
     functions = {each["FunctionName"] for each in aws.client("lambda").list_functions()["Functions"]}
     assert {function for _, function in hooks} == {name for name in functions if name.startswith(STACK)}
+    target.capacity = "FARGATE_SPOT"
+    [resource] = rollout.appspec(target, target.release(None))["Resources"]
+    assert resource["TargetService"]["Properties"]["CapacityProviderStrategy"] == [
+        {"Base": 0, "CapacityProvider": "FARGATE_SPOT", "Weight": 1}
+    ]
 
 
 def test_a_missing_stack_is_one_line(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
