@@ -1,15 +1,19 @@
 """Resources that moto's CloudFormation passes over, made by moto's own services."""
 
+import functools
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.cloudformation import responses
+from moto.cloudformation.exceptions import CloudFormationError, ValidationError
 from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.parsing import NULL_MODELS
 from moto.codedeploy.models import codedeploy_backends
 from moto.core.common_models import CloudFormationModel
+from moto.core.responses import EmptyResult
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.route_tables import RouteTable
 from moto.ecs.models import TaskDefinition, ecs_backends
@@ -158,6 +162,11 @@ class DeploymentGroup(Resource, CloudFormationModel):
         )
         return name
 
+    @classmethod
+    def remove(cls, reference: str, account: str, region: str) -> None:
+        """Delete the deployment group: its application has the same name, and no other group."""
+        codedeploy_backends[account][region].deployment_groups.pop(reference)
+
 
 class ScalableTarget(Resource, CloudFormationModel):
     """What is scaled: the number of a service's tasks."""
@@ -299,3 +308,58 @@ def _delete_route_table(_kind: Any, reference: str, _resource: Any, account: str
 
 
 setattr(RouteTable, "delete_from_cloudformation_json", classmethod(_delete_route_table))  # noqa: B010 - as above
+
+
+class ChangeSetNotFoundError(CloudFormationError):
+    """No change set has this name in this stack."""
+
+    code = "ChangeSetNotFound"
+
+
+def _of_its_stack(operation: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Find a change set by its name in its stack. moto takes the name alone, and the CDK CLI has one for all stacks."""
+
+    @functools.wraps(operation)
+    def answer(response: Any) -> Any:
+        name, stack = (response._get_param(key) for key in ("ChangeSetName", "StackName"))  # noqa: SLF001 - no other
+        found = [
+            identity
+            for identity, each in response.cloudformation_backend.change_sets.items()
+            if identity == name or (each.change_set_name == name and stack in {each.stack_name, each.stack_id})
+        ]
+        if found:
+            response.params["ChangeSetName"] = found[-1]
+        elif operation.__name__ == "delete_change_set":
+            return EmptyResult()
+        else:
+            raise ChangeSetNotFoundError(f"ChangeSet [{name}] does not exist")
+        return operation(response)
+
+    return answer
+
+
+for each in ("describe_change_set", "delete_change_set", "execute_change_set"):
+    setattr(responses.CloudFormationResponse, each, _of_its_stack(getattr(responses.CloudFormationResponse, each)))
+
+
+_delete_stack = CloudFormationBackend.delete_stack
+
+
+def _unless_imported(backend: Any, name_or_stack_id: str) -> None:
+    """Delete a stack, unless another imports what it exports: CloudFormation refuses that, and moto does not.
+
+    Nothing is left in it: moto makes a resource when somebody looks at it, even to describe a stack that is deleted.
+    """
+    stack = backend.get_stack(name_or_stack_id)
+    for other in backend.stacks.values():
+        imported = set(re.findall(r'"Fn::ImportValue": "([^"]+)"', json.dumps(other.template_dict)))
+        for export in stack.exports:
+            if other is not stack and export.name in imported:
+                raise ValidationError(message=f"Export {export.name} cannot be deleted as it is in use by {other.name}")
+    _delete_stack(backend, name_or_stack_id)
+    stack.template_dict = {"Resources": {}}
+    stack.resource_map = stack._create_resource_map()  # noqa: SLF001 - no other
+    stack.output_map = stack._create_output_map()  # noqa: SLF001 - no other
+
+
+setattr(CloudFormationBackend, "delete_stack", _unless_imported)  # noqa: B010 - as above

@@ -192,6 +192,14 @@ def test_the_page_leads_from_an_empty_account_to_the_tear_down(checkout: Checkou
         if not each["StackStatus"].startswith("DELETE")
     ]
     assert sorted(left) == ["CDKToolkit", f"{config.service_name()}-images"]
+    assert checkout.cloud.client("rds").describe_db_instances()["DBInstances"] == []
+    assert checkout.cloud.client("elbv2").describe_load_balancers()["LoadBalancers"] == []
+    assert (
+        checkout.cloud.client("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": ["staging/"]}])[
+            "SecretList"
+        ]
+        == []
+    )
 
 
 def test_the_workflow_releases_to_staging(checkout: Checkout) -> None:
