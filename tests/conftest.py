@@ -1,5 +1,6 @@
 """What the tests share: cookiecutter as a user runs it, and one baked service for the session."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,11 @@ import pytest
 TEMPLATE = Path(__file__).parent.parent
 SOURCE = TEMPLATE / "<<cookiecutter.service>>"
 DOCKER_SECONDS = 30
+
+SETTINGS_OF_PIP = "import json; from chassis.dev import install; print(json.dumps(install.settings_of_pip()))"
+_told = subprocess.run([sys.executable, "-B", "-c", SETTINGS_OF_PIP], cwd=SOURCE, stdout=subprocess.PIPE, check=True)
+# uv, which the tests call, does not read where pip is told to find its index.
+os.environ.update({name: value for name, value in json.loads(_told.stdout).items() if name not in os.environ})
 
 
 def _succeeds(*command: str) -> bool:

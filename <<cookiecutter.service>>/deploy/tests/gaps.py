@@ -25,8 +25,6 @@ from moto.secretsmanager.models import secretsmanager_backends
 class Resource(CloudFormationModel):
     """A resource that is known by its `Ref`."""
 
-    kind = ""
-
     def __init__(self, reference: str) -> None:
         self.physical_resource_id = reference
 
@@ -260,7 +258,7 @@ def _execute(backend: Any, change_set_name: str, stack_name: str | None = None) 
     if change_set.change_set_type == "CREATE":
         stack._add_stack_event("CREATE_IN_PROGRESS", resource_status_reason="User Initiated")  # noqa: SLF001 - no other
         # As if the stack were made now, but under the id that the change set told.
-        made = Stack(
+        made: Any = Stack(
             stack_id=stack.stack_id,
             name=stack.name,
             template=change_set.template,
@@ -357,7 +355,7 @@ def _unless_imported(backend: Any, name_or_stack_id: str) -> None:
             if other is not stack and export.name in imported:
                 raise ValidationError(message=f"Export {export.name} cannot be deleted as it is in use by {other.name}")
     _delete_stack(backend, name_or_stack_id)
-    stack.template_dict = {"Resources": {}}
+    stack.template_dict = {"Resources": dict[str, Any]()}
     stack.resource_map = stack._create_resource_map()  # noqa: SLF001 - no other
     stack.output_map = stack._create_output_map()  # noqa: SLF001 - no other
 
