@@ -243,8 +243,10 @@ def update(service: Path, version: str) -> str:
 
 
 def files(service: Path) -> Tree:
-    """Return the files of a service without Git's own."""
-    return {name: file for name, file in tree(service).items() if not name.startswith(".git/")}
+    """Return the files of a service without Git's own, and without what Python has compiled."""
+    return {
+        name: file for name, file in tree(service).items() if not name.startswith(".git/") and not name.endswith(".pyc")
+    }
 
 
 class Updated(NamedTuple):

@@ -85,7 +85,7 @@ def test_a_migrator_that_is_killed_inside_a_long_statement_leaves_nothing_behind
         print(f"\nmigrator killed inside a statement of 600 s: the next one was done {seconds:.1f} s later")
         assert (status, events[-1]["applied"]) == (0, ["9001_tags.sql", "9002_index.sql"])
         assert observer.execute("SELECT to_regclass('half')").fetchone() == (None,)
-        assert seconds < 10
+        assert seconds < 60  # the statement would have had ten minutes
 
 
 def test_a_migrator_that_is_killed_while_it_makes_an_index_is_followed_by_one_that_makes_it(

@@ -260,7 +260,7 @@ def test_a_collector_that_takes_nothing_costs_nothing(useless: str, database_url
     assert traced - plain < 2 * traces.FLUSH_SECONDS  # of which the half is for a slow machine
     said = [event["body"] for event in servers[1].events if event["logger"] not in {"access", "gunicorn.error"}]
     assert set(said) <= {"ready", "Queue full, dropping Span.", "spans cannot be delivered"}
-    assert len(said) <= 3
+    assert len(said) < 10  # and none for each of the 200 spans
 
 
 def _stop_seconds(server: Gunicorn) -> float:

@@ -101,6 +101,8 @@ def server() -> Iterator[Cloud]:
 def cloud(server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     """AWS, empty, and what boto3 finds in the environment."""
     server.reset()
+    for name in ("no_proxy", "NO_PROXY"):  # the server is on this machine's loopback, where no proxy can reach it
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
