@@ -17,7 +17,7 @@ demo: .venv/bake # bake a service with the default answers into demo/, and run i
 test: environments # everything that CI asks, of the template and of a baked service
 	@$(RUN) chassis.dev.steps --jobs $(JOBS) $(LANES)
 JOBS = 2
-LANES = faults service pythons check deployment factors lint types
+LANES = faults service pythons check deployment adopt factors lint types
 
 environments: .venv/installed .venvs/service/installed .venvs/checkov/installed .venvs/deploy/installed
 
@@ -53,8 +53,11 @@ audit: .venv/installed # known weaknesses of what is pinned; without an index th
 check: .venv/installed .venvs/checkov/installed .venvs/service/installed .venvs/deploy/installed # tests of the template
 	nice $(BIN)/pytest $(patsubst %,--ignore tests/test_%.py,docs service adopt proofs pythons)
 
-service: .venv/installed # a baked service passes its gates, runs, and takes the changes of its first hour
-	nice $(BIN)/pytest tests/test_service.py tests/test_adopt.py
+service: .venv/installed # a baked service passes its gates, runs and stops
+	nice $(BIN)/pytest tests/test_service.py
+
+adopt: .venv/installed # it takes the changes of its first hour
+	nice $(BIN)/pytest tests/test_adopt.py
 
 pythons: .venv/installed # a baked service's types and tests on the other Pythons that are here, and on 3.14 in a container
 	nice $(BIN)/pytest tests/test_pythons.py
@@ -103,4 +106,4 @@ clean: # remove what the targets above have made
 	$(INSTALL) $(@D) '$<'
 	@touch $@
 
-.PHONY: help demo test environments lint types inplace audit check service pythons proofs faults factors deployment bench format lock clean
+.PHONY: help demo test environments lint types inplace audit check service adopt pythons proofs faults factors deployment bench format lock clean
