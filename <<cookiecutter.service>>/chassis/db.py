@@ -1,4 +1,4 @@
-"""Factor IV: PostgreSQL, an attached resource that is known by its URL and nothing else."""
+"""Factor IV: PostgreSQL, an attached resource that the service knows only by its URL."""
 
 import atexit
 import os
@@ -21,15 +21,15 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 KEEPALIVE_SECONDS = 1
-"""Silence after which the kernel asks a server whether it is there, and between the times that it asks again."""
+"""Idle time after which the kernel sends a TCP keepalive probe, and the interval between two probes."""
 
 SILENCE_SECONDS = 1
-"""How much longer than a statement may take, `STATEMENT_TIMEOUT_SECONDS`, the server may be silent: time for its own
-message that the statement took too long."""
+"""Added to `STATEMENT_TIMEOUT_SECONDS` before a connection without a response is given up, so that the server's own
+error, that the statement took too long, arrives first."""
 
 START_UP = {"PGTZ": "UTC", "PGDATESTYLE": "ISO"}
-"""What libpq sends as parameters when a connection starts, because psycopg relies on it. libpq takes them from the
-environment only. A pooler knows them and gives them to each server connection that it lends.
+"""Startup parameters of a connection on which psycopg relies. libpq takes them from the environment only. A pooler
+tracks them and sets them on each server connection that it lends.
 https://www.postgresql.org/docs/18/libpq-envars.html https://www.pgbouncer.org/config.html (`track_extra_parameters`)"""
 
 STALE_PLAN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
@@ -37,20 +37,20 @@ STALE_PLAN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlState
 know: the schema has changed since the statement was prepared, or a pooler has changed the server connection."""
 
 COLLISIONS = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, *STALE_PLAN)
-"""PostgreSQL rolled a transaction back for the sake of another one, or of a new schema: it may succeed if repeated."""
+"""Errors after which the same transaction may succeed: it conflicted with another one, or with a new schema."""
 
 REPETITIONS = 3
-"""How often `transaction` repeats one that collides. More would keep a connection from others for what fails again."""
+"""How often `transaction` repeats a collided one. More would occupy connections for work that probably fails again."""
 
 REPETITION_SECONDS = 0.02
-"""The longest pause before the first repetition; it doubles. By chance, so that two that collided do not meet again."""
+"""Longest pause before the first repetition; it doubles. It is random, so that transactions do not collide again."""
 
 
 class Cursor(psycopg.Cursor[Any]):
-    """A cursor that sends a statement once more, and plainly, if its prepared form can no longer be used.
+    """A cursor that sends a statement once more, unprepared, if its prepared form can no longer be used.
 
-    A statement that fails outside a transaction block leaves nothing behind, so it may be repeated. psycopg itself
-    forgets a prepared statement that has failed.
+    A statement that fails outside a transaction block has no effect, so it may be repeated. psycopg itself removes a
+    prepared statement that has failed from its cache.
     """
 
     def execute(self, query: Any, params: Any = None, *, prepare: bool | None = None, **options: Any) -> Self:
@@ -64,12 +64,12 @@ class Cursor(psycopg.Cursor[Any]):
 
 
 def register(app: Flask, settings: Config) -> None:
-    """Give `app` its pool, closed: it must be opened in the process that uses it, since sockets do not survive a fork.
+    """Create the pool of `app`, still closed. Open it after the fork, since processes must not share its connections.
 
     https://www.psycopg.org/psycopg3/docs/advanced/pool.html
     """
     options: dict[str, Any] = {"cursor_factory": Cursor}
-    app.extensions["database"] = options  # traces replace the cursors
+    app.extensions["database"] = options  # `traces.register` replaces the cursor class
     app.extensions["pool"] = pool.Pool(
         lambda: connect(settings, **options),
         _is_writable,
@@ -86,7 +86,7 @@ def connect(settings: Config, **options: Any) -> connections.Connection[Any]:
         psycopg.OperationalError: The database cannot be reached, or does not answer within `DATABASE_TIMEOUT_SECONDS`.
     """
     os.environ.update(START_UP)
-    # Without gunicorn, as in tests, threads are threads and wait in psycopg's own way.
+    # Without gunicorn, as in many tests, gevent patches nothing, and psycopg waits in its own way.
     kind: type[connections.Connection[Any]] = connections.Connection
     kind = fast.GreenConnection if is_module_patched("select") else kind
     conn = kind.connect(settings.database_url, **connect_options(settings), **options)
@@ -102,34 +102,34 @@ def connect(settings: Config, **options: Any) -> connections.Connection[Any]:
 
 
 def connect_options(settings: Config) -> dict[str, Any]:
-    """How every connection is made, beside the URL. https://www.postgresql.org/docs/18/libpq-connect.html"""
+    """Return libpq's parameters beside those of the URL. https://www.postgresql.org/docs/18/libpq-connect.html"""
     return {
         "application_name": f"{settings.service}/{settings.release}"[:63],
         "client_encoding": "UTF8",
         # One statement is one transaction and costs one round trip; `with conn.transaction():` spans several.
         "autocommit": True,
         "connect_timeout": settings.database_timeout_seconds,
-        # A server that answers but cannot write, such as a primary after a failover, is not the database.
+        # Refuse a server that accepts connections but no writes, such as the old primary after a failover.
         "target_session_attrs": "read-write",
         # A statement that is sent often is prepared: the server then parses and plans it once for each connection.
         "prepare_threshold": 5 if settings.database_prepare else None,
-        # A network that swallows packets reports no error. The kernel gives up when the other one has not confirmed
-        # a packet for as long as a new connection may take; one that works on a statement does confirm them.
+        # A network that drops packets reports no error. The kernel closes a connection whose packets the server has
+        # not acknowledged for this time. A server that is busy with a statement still acknowledges them.
         "tcp_user_timeout": settings.database_timeout_seconds * 1_000,
         "keepalives_idle": KEEPALIVE_SECONDS,
         "keepalives_interval": KEEPALIVE_SECONDS,
-        "keepalives_count": settings.database_timeout_seconds
-        // KEEPALIVE_SECONDS,  # where there is no tcp_user_timeout
+        # For systems without `tcp_user_timeout`.
+        "keepalives_count": settings.database_timeout_seconds // KEEPALIVE_SECONDS,
     }
 
 
 def open_pool(app: Flask) -> None:
-    """Connect `app` to its database, in the background: a service must start even if its database is unreachable."""
+    """Open the pool of `app`. It connects in the background, since a service must start even without its database."""
     app.extensions["pool"].open()
 
 
 def close_pool(app: Flask) -> None:
-    """Disconnect `app`."""
+    """Close the pool of `app`."""
     app.extensions["pool"].close()
 
 
@@ -154,17 +154,17 @@ def connection() -> Iterator[Connection[Any]]:
     try:
         yield conn
     except psycopg.errors.ReadOnlySqlTransaction:
-        shared.suspect_all()  # it was the primary and is no longer; its name leads to another one by now, or will
+        shared.suspect_all()  # the server is no longer the primary, and its name leads to another one now or soon
         raise
     finally:
         shared.give_back(conn)
 
 
 def read(query: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return `query(conn, *args, **kwargs)`, for what may be repeated.
+    """Return `query(conn, *args, **kwargs)`. `query` must be safe to repeat: it only reads.
 
-    It is called once more, on another connection, if the first one breaks meanwhile; but not if the server is silent,
-    since that has taken its time.
+    It is called once more, on another connection, if the first connection breaks. It is not called again if the server
+    does not respond, since the request has waited long enough by then.
 
     Raises:
         psycopg.OperationalError: As `connection` does, or the second connection broke too.
@@ -173,7 +173,7 @@ def read(query: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **k
         try:
             return query(conn, *args, **kwargs)
         except STALE_PLAN:
-            return query(conn, *args, **kwargs)  # it was inside a transaction block, which has ended
+            return query(conn, *args, **kwargs)  # it failed inside a transaction block, which has ended
         except connections.ServerSilentError:
             raise
         except psycopg.OperationalError:
@@ -186,11 +186,12 @@ def read(query: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **k
 def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return `work(conn, *args, **kwargs)`, run in one transaction, which is repeated if it collides with another one.
 
-    `work` must do nothing but ask the database: what else it did would be done again. At PostgreSQL's default isolation
-    only deadlocks are collisions; for `SERIALIZABLE` `work` begins with `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
+    `work` must only use the database, since any other effect would be repeated too. At PostgreSQL's default isolation
+    level two transactions collide only in a deadlock. For `SERIALIZABLE`, `work` must begin with the statement
+    `SET TRANSACTION ISOLATION LEVEL SERIALIZABLE`.
 
     Raises:
-        psycopg.OperationalError: As `connection` does, or it collided `REPETITIONS` times more.
+        psycopg.OperationalError: As `connection` does, or all `REPETITIONS` collided too.
     """
     for repetition in range(REPETITIONS):
         try:
@@ -201,7 +202,7 @@ def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.arg
 
 
 def find_unfit(conn: connections.Connection[Any], settings: Config) -> str | None:
-    """Return why the server cannot be relied upon, and what to do, or `None`. `admin check` and `migrate` ask."""
+    """Return why the server is not fit for the service, and what to do, or `None`. For `admin check` and `migrate`."""
     [(encoding, interval_style, limit_ms, role)] = conn.execute(
         "SELECT getdatabaseencoding(), current_setting('IntervalStyle'),"
         " (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'), current_user"
@@ -227,11 +228,11 @@ def _run(work: Callable[Concatenate[Connection[Any], P], T], *args: P.args, **kw
 
 
 def _set_up(conn: connections.Connection[Any], settings: Config) -> None:
-    """Set what a session needs, or find out that it is no session.
+    """Set the parameters of the session, unless a pooler is in between: set `conn.is_pooled` then.
 
-    A pooler lends the server's connections for a transaction each. What is set there stays for whoever comes next, and
-    is not there for our own next transaction; the same holds for prepared statements. A pooler shows by the process
-    number of the server, which it invents. Not as `options` of the connection: RDS Proxy refuses those.
+    A pooler lends a server connection for one transaction. What is set there would stay for the next client, and be
+    missing in our own next transaction; the same holds for prepared statements. A pooler is recognised by the backend
+    process ID that it reports, which is not the server's. RDS Proxy refuses parameters that are sent as `options`.
     """
     statement = """
         SELECT pg_backend_pid() <> %(pid)s, CASE WHEN pg_backend_pid() = %(pid)s THEN (
@@ -245,12 +246,12 @@ def _set_up(conn: connections.Connection[Any], settings: Config) -> None:
 
 
 def _is_writable(conn: connections.Connection[Any]) -> bool:
-    """Ask the server whether it answers, and is still the one that takes writes."""
+    """Return whether the server accepts writes: it may have been demoted since the connection was made."""
     return conn.execute("SHOW transaction_read_only", prepare=False).fetchone() == ("off",)
 
 
 def _pool(app: Flask) -> pool.Pool:
-    """Return the pool. The first use opens it where no server did: in a Python shell, in `flask run`, in a debugger."""
+    """Return the pool. Open it if gunicorn has not: in a Python shell, in `flask run`, in a debugger."""
     found: pool.Pool = app.extensions["pool"]
     if not found.is_open:
         open_pool(app)

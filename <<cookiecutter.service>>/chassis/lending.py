@@ -1,7 +1,7 @@
-"""Lending database connections to requests: the part of the pool that every request passes.
+"""Lending database connections to requests: the part of the pool that every request uses.
 
 A request takes a connection and gives it back. If none is idle, the request waits in a queue, first in, first out. A
-request that cannot be served in time, at the pace at which connections were returned lately, is refused at once.
+request that cannot be served in time, at the pace at which connections were returned recently, is refused at once.
 
 The module uses `threading`, which is the standard library's or, in the web process, gevent's. No code waits while it
 holds the lock. With gevent, therefore, the lock is always free when a green thread wants it, and no green thread can be
@@ -19,15 +19,15 @@ from psycopg.pq import TransactionStatus
 from chassis.connections import Connection, NoConnectionError
 
 PACE_OF = 64
-"""Number of the latest loans whose mean duration is used to estimate how long a request would wait."""
+"""Number of latest loans whose mean duration, divided by the number of connections, is the pace of the queue."""
 
 
 def _waits() -> int:
-    """Return how often this process has waited for anything, as the kernel counts it. getrusage(2), `ru_nvcsw`.
+    """Return the number of voluntary context switches of this process: how often it has waited. getrusage(2).
 
     If the process did not wait once while a connection was lent, then the processor was the bottleneck, and not the
-    database. This is no reason to refuse requests: to refuse one takes as much processor time as to serve it, so all
-    loans become longer, and even more requests are refused. With 512 clients and one worker, 3 of 4 were.
+    database. Then `give_back` forgets the durations: to refuse a request takes as much processor time as to serve it,
+    so refusals would make all loans longer, and cause more refusals: 3 of 4 requests, with 512 clients on one worker.
     """
     return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
@@ -47,15 +47,15 @@ class Lender:
         """Create a lender that has no connections yet.
 
         Args:
-            size: The number of connections that there are if the database is reachable.
+            size: The number of connections while the database is reachable.
             timeout_seconds: The longest time that `take` may wait.
         """
         self.size = size
         self.timeout_seconds = timeout_seconds
         self._is_closed = False
         self._lock = threading.Lock()
-        self._members: set[Connection[Any]] = set()  # all connections that are not retired: idle, lent, or in a test
-        self._idle: list[Connection[Any]] = []  # a stack: the last connection returned is the warmest at both ends
+        self._members: set[Connection[Any]] = set()  # all connections that are not retired: idle, lent, or being tested
+        self._idle: list[Connection[Any]] = []  # a stack: what was used last is still in caches, at both ends
         self._suspects: list[Connection[Any]] = []  # to be tested by the thread of `Pool`
         self._waiters: deque[_Waiter] = deque()
         self._loans: deque[float] = deque([0.0], maxlen=PACE_OF)
@@ -79,7 +79,7 @@ class Lender:
 
         Raises:
             NoConnectionError: No connection is available within `timeout_seconds`, or so many requests wait already
-                that none would be.
+                that none will be.
         """
         deadline = time.monotonic() + self.timeout_seconds
         while True:
@@ -89,12 +89,12 @@ class Lender:
             self.give_back(conn)
 
     def give_back(self, conn: Connection[Any]) -> None:
-        """Return a connection that `take` has lent, in whatever state it is."""
+        """Take back a connection that `take` has lent, in whatever state it is."""
         status = conn.pgconn.transaction_status
         is_intact = status == TransactionStatus.IDLE and not conn.is_silent
         with self._lock:
             if is_intact and _waits() == conn.waits_before:
-                self._loans = deque([0.0], maxlen=PACE_OF)
+                self._loans = deque([0.0], maxlen=PACE_OF)  # the processor was the bottleneck, see `_waits`
                 self._lent_seconds = 0.0
             elif is_intact:
                 self._lent_seconds -= self._loans[0] if len(self._loans) == PACE_OF else 0
@@ -154,7 +154,7 @@ class Lender:
             self._waiters.append(waiter)
         try:
             waiter.woken.wait(wait_seconds)
-        except BaseException:  # the request was ended
+        except BaseException:  # the request was ended while it waited
             if not self._withdraw(waiter) and waiter.conn:
                 self.give_back(waiter.conn)
             raise
@@ -176,7 +176,7 @@ class Lender:
     def _put(self, conn: Connection[Any]) -> None:
         """Lend an intact connection to the first request of the queue, or keep it idle. The caller holds the lock.
 
-        A suspect is put aside for a test instead.
+        A suspect is kept for the thread of `Pool`, which tests it first.
         """
         if conn.is_suspect:
             self._suspects.append(conn)

@@ -1,15 +1,15 @@
-"""Factor IV: a pool of database connections for one process, in which no wait is without a limit.
+"""Factor IV: a pool of database connections for one process, in which every wait has a timeout.
 
-- A connection is lent to one request at a time. `lending.py` has this part, and the queue of the requests that wait.
+- A connection is lent to one request at a time. `lending.py` does this, and has the queue of the waiting requests.
 - An old connection is replaced by a new one that is already connected. As long as no new one can be made, the old one
   stays in use: a failure of DNS has no effect while the existing connections work.
-- Every wait for the server has a timeout in this process. The kernel's are not enough: a frozen server or proxy still
-  confirms packets, so the kernel notices nothing.
+- Every wait for the server has a timeout in this process. The timeouts of TCP are not enough: the kernel of a frozen
+  server or proxy still acknowledges packets.
 - When one connection breaks, or its server does not respond, all others become suspects: each is tested with a query
   before it is lent again.
 
-psycopg_pool closes an old connection before it has a new one, has no timeout for preparing a new connection, and limits
-its queue by count. https://www.psycopg.org/psycopg3/docs/advanced/pool.html
+psycopg_pool is not used: it closes an old connection before it has a new one, has no timeout for the setup of a new
+connection, and limits its queue by count. https://www.psycopg.org/psycopg3/docs/advanced/pool.html
 """
 
 import logging
@@ -27,15 +27,15 @@ from chassis.connections import Connection
 from chassis.lending import Lender
 
 RETRY_SECONDS = 0.5
-"""Interval between two attempts to connect while the database is unreachable. The service therefore uses the database
-again at most this long after it has returned. An attempt does not wait for the one before: its packets may be lost."""
+"""Interval between two attempts to connect while the database is unreachable, so the longest time until the service
+uses it again once it is back. An attempt does not wait for the end of the one before, whose packets may be lost."""
 
 MORE_ATTEMPTS = 4
 """Attempts to connect that may be in progress at the same time while the database is unreachable, beyond one for each
 connection."""
 
 LOOK_SECONDS = 0.25
-"""Interval between two looks at the idle connections: whether the server has closed one, whether one is too old."""
+"""Interval between two checks of the connections: has the server closed an idle one, is one too old?"""
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Pool(Lender):
 
         Args:
             connect: Return a new connection, or raise `psycopg.Error`.
-            is_usable: Return whether a connection that is a suspect can be used, by sending a query.
+            is_usable: Send a query over a suspect, and return whether it can be used.
             size: The number of connections to keep.
             timeout_seconds: The longest time that `take` may wait.
             lifetime_seconds: The age at which a connection is replaced at the latest, if a new one can be made.
@@ -70,12 +70,12 @@ class Pool(Lender):
         self._is_failing = False
 
     def open(self) -> None:
-        """Connect in the background, and stay connected."""
+        """Start the thread that connects in the background and keeps the pool full."""
         self.is_open = True
         threading.Thread(target=self._keep, name="pool", daemon=True).start()
 
     def _test(self, conn: Connection[Any]) -> None:
-        """Send a query over a connection that is a suspect, and keep the connection if the response is right."""
+        """Send a query over a suspect. Keep the connection if the response is right, and close it otherwise."""
         conn.is_suspect = False  # before the query, so that a failure of another connection from now on counts
         is_usable = False
         with suppress(psycopg.Error), conn.limited_to(self.timeout_seconds):
@@ -124,7 +124,7 @@ class Pool(Lender):
             return count
 
     def _attempt(self) -> None:
-        """Make a connection that is lacking, or one that replaces the oldest."""
+        """Make a connection that is missing, or one that replaces the oldest."""
         try:
             conn = self._connect()
         except Exception as error:  # noqa: BLE001 - after any error another attempt follows
@@ -141,7 +141,7 @@ class Pool(Lender):
         now = time.monotonic()
         # Well before the end of the lifetime, since it takes time to make a new connection; and at random, so that the
         # connections of this process, and of the others, are not all replaced at the same time.
-        conn.due = now + self._lifetime_seconds * random.uniform(0.5, 0.75)  # noqa: S311
+        conn.due = now + self._lifetime_seconds * random.uniform(0.5, 0.75)  # noqa: S311 - chance, not cryptography
         with self._lock:
             self._attempts -= 1
             was_failing, self._is_failing = self._is_failing, False
@@ -170,7 +170,7 @@ class Pool(Lender):
             if old in self._idle:
                 self._idle.remove(old)
                 return old
-            old.is_retired = True  # it is lent, or in a test, and is closed after that
+            old.is_retired = True  # it is lent, or being tested, and is closed after that
         return None
 
     def _oldest(self) -> Connection[Any]:

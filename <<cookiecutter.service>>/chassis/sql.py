@@ -1,9 +1,9 @@
-"""SQL text, split into its statements, for files that cannot be sent to the server as a whole."""
+"""SQL text, split into its statements: a migration with `-- no transaction` is sent statement by statement."""
 
 import re
 
 _COMMENT = r"(?:--[^\n]*|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*.*?\*/)*\*/)"
-"""A comment. One in `/* */` may contain others: PostgreSQL allows any depth, this pattern one level."""
+"""A comment. `/* */` may be nested: to any depth in PostgreSQL, to one level here."""
 
 _TOKENS = re.compile(
     _COMMENT
@@ -50,7 +50,7 @@ def statements(sql: str) -> list[str]:
 
 
 def transaction_control(sql: str) -> str | None:
-    """Return the first command of a text that begins or ends a transaction, such as `COMMIT`, or `None`."""
+    """Return the first command in a text that begins or ends a transaction, such as `COMMIT`, or `None`."""
     for statement in statements(sql):
         if found := _TRANSACTION_CONTROL.match(_without_comments(statement)):
             return found[1].upper()

@@ -1,7 +1,7 @@
-"""The hooks of a deployment: a Lambda function for each lifecycle event, which decides whether green may continue.
+"""The hooks of a deployment: a Lambda function for each lifecycle event, which decides whether it may continue.
 
-Each reports to CodeDeploy by a request, and to ECS by its return value. Whatever happens, whether a check fails,
-crashes or times out, the deployment receives `Failed`, and brings blue back.
+Blue is the release that serves, green the new one. Each hook reports to CodeDeploy by a request, and to ECS by its
+return value. If a check fails, crashes or times out, the report is `Failed`, and the deployment rolls back to blue.
 
 https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-lifecycle-hooks.html
@@ -23,13 +23,13 @@ from botocore.config import Config
 from deploy import checks, client
 
 MARGIN_SECONDS = 15
-"""Part of the function's timeout that is reserved for the report."""
+"""Part of the Lambda function's timeout that is reserved for the report."""
 
 TASKS_PATIENCE_SECONDS = 120
-"""Timeout until all tasks of green run."""
+"""How long to wait until all tasks of green run."""
 
 OPTIONS = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2, "mode": "standard"})
-"""Timeouts with which even a failed request to AWS ends within the margin."""
+"""Timeouts of requests to AWS: even one that fails twice ends within `MARGIN_SECONDS`."""
 
 Task = dict[str, Any]
 
@@ -40,12 +40,12 @@ def before_install(event: dict[str, Any], context: Any) -> dict[str, str]:
 
 
 def after_install(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Check when green's tasks exist: all of them run, in more than one zone."""
+    """Check when green's tasks exist: all of them run, in more than one zone if there are several."""
     return _report(event, context, _is_spread)
 
 
 def after_allow_test_traffic(event: dict[str, Any], context: Any) -> dict[str, str]:
-    """Check when green has the test listener: run all checks there."""
+    """Check when the test listener leads to green: run all checks there."""
     return _report(event, context, lambda task: checks.everything(_test_url(), *_expected(task), _bound_ms()))
 
 
@@ -83,7 +83,7 @@ def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -
         except Exception as error:  # noqa: BLE001 - any error must be reported to the deployment
             outcome["reason"] = f"{type(error).__name__}: {error}"
 
-    # In a thread, since a check that hangs cannot report that it does.
+    # In a thread, since a check that hangs cannot report that it hangs.
     patience_seconds = max(context.get_remaining_time_in_millis() / 1_000 - MARGIN_SECONDS, 0)
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -91,7 +91,7 @@ def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -
     if thread.is_alive():
         outcome = {"reason": f"out of time after {patience_seconds:.0f} s"}
     status = outcome.setdefault("status", "Failed")
-    print(json.dumps({"event": event, **outcome}, default=str), flush=True)  # noqa: T201 - a function's log is its stdout
+    print(json.dumps({"event": event, **outcome}, default=str), flush=True)  # noqa: T201 - stdout is Lambda's log
     if "DeploymentId" in event:
         _client("codedeploy").put_lifecycle_event_hook_execution_status(
             deploymentId=event["DeploymentId"],
@@ -141,7 +141,7 @@ def _is_spread(task: Task) -> dict[str, Any]:
 
 
 def _desired_count(task: Task) -> int:
-    """Return how many tasks green is to have. CodeDeploy keeps them in a task set, ECS itself in the service."""
+    """Return how many tasks green should have: CodeDeploy has the number in a task set, ECS itself in the service."""
     services = _client("ecs").describe_services(cluster=os.environ["CLUSTER"], services=[os.environ["SERVICE"]])
     [service] = services["services"]
     sets = [each for each in service.get("taskSets", []) if each["taskDefinition"] == task["taskDefinitionArn"]]
@@ -149,7 +149,7 @@ def _desired_count(task: Task) -> int:
 
 
 def _authorize() -> None:
-    """Get a token by OAuth 2's client credentials, where the service wants one."""
+    """Get a token by OAuth 2's client credentials grant, if the service requires one."""
     if not (arn := os.environ.get("TOKEN_CREDENTIALS")):
         return
     secret = json.loads(_client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
@@ -162,12 +162,12 @@ def _authorize() -> None:
         }
     )
     request = Request(secret["token_url"], body.encode(), {"Accept": "application/json"})  # noqa: S310 - our own secret
-    with urlopen(request, timeout=client.REQUEST_SECONDS) as answer:  # noqa: S310 - so
+    with urlopen(request, timeout=client.REQUEST_SECONDS) as answer:  # noqa: S310 - as above
         client.credentials["Authorization"] = f"Bearer {json.load(answer)['access_token']}"
 
 
 def _expected(task: Task) -> tuple[str, str | None]:
-    """Return the path prefix and the name of the release. The stack's own revision has no name."""
+    """Return the path prefix and the name of the release, `None` for the task definition that the stack itself made."""
     variables = {each["name"]: each["value"] for each in task["containerDefinitions"][0].get("environment", [])}
     return os.environ["URL_PREFIX"], variables.get("RELEASE")
 

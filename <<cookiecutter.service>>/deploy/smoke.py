@@ -1,7 +1,7 @@
 """The smoke test of a release, and what the rehearsal knows of the service. This file is yours: change it as you like.
 
-It also runs in a Lambda function, so it imports nothing but the standard library and `deploy.client`. What `check`
-creates, it creates in production, and deletes again; if nothing may be written there, have it read a list instead.
+It also runs in a Lambda function, so it imports nothing but the standard library and `deploy.client`. `check` writes
+to production, and deletes what it wrote; if nothing may be written there, have it read a list instead.
 """
 
 import uuid
@@ -11,16 +11,16 @@ from deploy.client import CheckError, ask
 
 PATH = "/notes"
 """Path of the resource. `GET` returns a list, newest first. The load of the rehearsal sends `PUT PATH/<id>`, with IDs
-of its own, and `GET PATH/<id>`. Both are idempotent: a client could retry them, but the load counts every failure."""
+of its own, and `GET PATH/<id>`. It does not retry them, although both are idempotent: it counts every failure."""
 
 LATENCY_PATH = f"{PATH}?limit=1"
-"""What is requested to measure the latency of green."""
+"""Path that is requested to measure the latency of green."""
 
 MARK = "a smoke test of"
-"""Beginning of the text of what `check` creates. By it, `check` finds and deletes what an interrupted one has left."""
+"""Beginning of each text that `check` creates, by which it finds and deletes what an interrupted run has left."""
 
 FAULTS = {
-    # No hook finds this fault, since only users send PUT. The alarm does.
+    # The hooks do not find this fault, since only users send PUT. The alarm finds it.
     "broken": ("service/api.py", "put_note", "assert note_id.int % 4"),
     # The hooks find this fault: every eighth list takes too long.
     "slow": (
@@ -29,8 +29,8 @@ FAULTS = {
         'query.__class__.seen = getattr(query, "seen", 0) + 1; query.seen % 8 or __import__("time").sleep(1.5)',
     ),
 }
-"""What `make rehearse GREEN=broken` and `GREEN=slow` build into green: a file, a function in it, and a line of code to
-insert after the function's docstring."""
+"""Faults that `make rehearse GREEN=broken` and `GREEN=slow` build into green: a file, a function in it, and a line of
+code to insert after the function's docstring."""
 
 
 def body(text: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def body(text: str) -> dict[str, Any]:
 
 
 def text_of(found: dict[str, Any]) -> str:
-    """Return the text in what the service has stored."""
+    """Return the text of an item that the service has returned."""
     text: str = found["text"]
     return text
 
@@ -59,17 +59,17 @@ def check(base_url: str, url_prefix: str, release: str | None) -> dict[str, Any]
         if found != created or text_of(found) != text_of(sent):
             raise CheckError(f"the note that was created is not the one that was read: {found}")
     finally:
-        # By its location, since it is not in the first page of the list if clients choose random IDs.
+        # First by its location, since with random IDs it may not be on the first page of the list.
         if location:
             ask(base_url, "DELETE", location, 204)
-        # By its text, since the note may exist even if the response to the POST was lost.
+        # Then by its text, since the note may exist even if the response to the POST was lost.
         _clean(base_url, path)
     ask(base_url, "GET", location, 404)
     return {"stored": created["id"]}
 
 
 def _clean(base_url: str, path: str) -> None:
-    """Delete what this smoke test has created, and what interrupted ones have left."""
+    """Delete what this run has created, and what interrupted runs have left."""
     newest, _ = ask(base_url, "GET", f"{path}?limit=100", 200)
     for each in newest["items"]:
         if text_of(each).startswith(MARK):
