@@ -14,14 +14,14 @@ demo: .venv/bake # bake a service with the default answers into demo/, and run i
 	@INSTALLER='$(HERE)/$(BIN)/uv' $(MAKE) --no-print-directory -C demo/orders PYTHON="$(PYTHON)" run
 
 # The longest start first.
-test: environments # everything that CI asks, of the template and of a baked service
+test: environments # run all checks of CI, of the template and of a baked service
 	@$(RUN) chassis.dev.steps --jobs $(JOBS) $(LANES)
 JOBS = 2
 LANES = faults service pythons check deployment adopt factors lint types
 
 environments: .venv/installed .venvs/service/installed .venvs/checkov/installed .venvs/deploy/installed
 
-lint: .venv/installed .venvs/checkov/installed .venvs/deploy/installed audit # style, and what else is seen without running anything
+lint: .venv/installed .venvs/checkov/installed .venvs/deploy/installed audit # check the style, and run the other static checks
 	$(BIN)/ruff check --no-cache
 	$(BIN)/ruff format --no-cache --check
 	cd '$(SERVICE)' && '$(HERE)/$(BIN)/ruff' check --no-cache && '$(HERE)/$(BIN)/ruff' format --no-cache --check
@@ -34,49 +34,49 @@ lint: .venv/installed .venvs/checkov/installed .venvs/deploy/installed audit # s
 	.venvs/checkov/bin/checkov --quiet --config-file tests/checkov/stacks.yaml
 	$(BIN)/pytest --quiet tests/test_docs.py
 
-types: .venv/installed .venvs/service/installed # types
+types: .venv/installed .venvs/service/installed # check the types
 	$(BIN)/mypy --cache-dir .mypy_cache
 	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(HERE)/.mypy_cache/service'
 
 # TESTS= chooses; PostgreSQL comes from DATABASE_URL, Docker, or a package, in that order.
-inplace: .venv/installed .venvs/service/installed # lint, types and tests of the service where it stands, unrendered
+inplace: .venv/installed .venvs/service/installed # check and test the service in place, unrendered; TESTS= selects tests
 	cd '$(SERVICE)' && '$(HERE)/$(BIN)/ruff' check --no-cache && '$(HERE)/$(BIN)/ruff' format --no-cache --check
 	cd '$(SERVICE)' && $(INPLACE)/mypy --cache-dir '$(HERE)/.mypy_cache/service'
 	cd '$(SERVICE)' && $(INPLACE)/pytest -p no:cacheprovider --numprocesses auto --dist worksteal --ignore chassis/tests/faults $(TESTS)
 INPLACE = PYTHONPYCACHEPREFIX='$(HERE)/.venvs/bytecode' HYPOTHESIS_STORAGE_DIRECTORY='$(HERE)/.hypothesis' '$(HERE)'/.venvs/service/bin
 
 # checkov's own lock file is left out: checkov pins what it needs to the patch, and reads nothing but our own files.
-audit: .venv/installed # known weaknesses of what is pinned; without an index that tells, it says so and passes
+audit: .venv/installed # look for known vulnerabilities of the pinned packages, if the index knows any
 	for file in tests/requirements/bake.txt tests/requirements/dev.txt tests/requirements/bench.txt '$(SERVICE)'/requirements*.txt '$(SERVICE)'/deploy/requirements*.txt; do \
 	    $(BIN)/pip-audit --progress-spinner off --disable-pip --requirement "$$file" || exit 1; done
 
-check: .venv/installed .venvs/checkov/installed .venvs/service/installed .venvs/deploy/installed # tests of the template
+check: .venv/installed .venvs/checkov/installed .venvs/service/installed .venvs/deploy/installed # run the tests of the template
 	nice $(BIN)/pytest $(patsubst %,--ignore tests/test_%.py,docs service adopt proofs pythons)
 
-service: .venv/installed # a baked service passes its gates, runs and stops
+service: .venv/installed # test that a baked service passes its own checks, runs and stops
 	nice $(BIN)/pytest tests/test_service.py
 
-adopt: .venv/installed # it takes the changes of its first hour
+adopt: .venv/installed # test that a baked service can be adopted as docs/adopt.md says
 	nice $(BIN)/pytest tests/test_adopt.py
 
-pythons: .venv/installed # a baked service's types and tests on the other Pythons that are here, and on 3.14 in a container
+pythons: .venv/installed # check a baked service on the other Pythons of this machine, and on 3.14 in a container
 	nice $(BIN)/pytest tests/test_pythons.py
 
-proofs: faults factors deployment # what a baked service promises:
+proofs: faults factors deployment # test all that a baked service promises: the next three
 
-faults: .venv/installed # under fire, with real parts,
+faults: .venv/installed # while its surroundings fail, with real servers
 	$(BIN)/pytest tests/test_proofs.py -k faults
 
-factors: .venv/installed # factor by factor, from outside,
+factors: .venv/installed # the twelve factors, from outside
 	$(BIN)/pytest tests/test_proofs.py -k factors
 
-deployment: .venv/installed # and the way to production, by the real CDK CLI and against a stand-in for AWS
+deployment: .venv/installed # the way to production, by the real CDK CLI against a stand-in for AWS
 	nice $(BIN)/pytest tests/test_proofs.py -k deploy-proofs
 
-bench: .venv/installed .venvs/service/installed .venvs/bench/installed # what a service costs, beside the least that could do its work; BENCH=--help
+bench: .venv/installed .venvs/service/installed .venvs/bench/installed # measure what a service costs, compared with a bare Flask application and with alternatives; BENCH=--help
 	.venvs/bench/bin/python -m tests.bench $(BENCH)
 
-format: .venv/installed # put the code into shape
+format: .venv/installed # format the code
 	$(BIN)/ruff check --no-cache --fix
 	$(BIN)/ruff format --no-cache
 

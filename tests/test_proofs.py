@@ -1,4 +1,4 @@
-"""What the baked service promises holds: under fire, factor by factor, and on its way to production.
+"""The baked service keeps its promises: while its surroundings fail, factor by factor, and on its way to production.
 
 That takes minutes, so each has a target of its own.
 """

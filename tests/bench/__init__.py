@@ -1,1 +1,1 @@
-"""What the service costs, beside the least that could do its work and beside what one would pick instead."""
+"""What the service costs, compared with a bare Flask application that does the same work and with alternatives."""

@@ -79,7 +79,7 @@ def test_a_migrator_that_is_killed_inside_a_long_statement_leaves_nothing_behind
         migrator.send_signal(signal.SIGKILL)
         migrator.communicate()
         killed = time.monotonic()
-        write(release, "9001_tags", "CREATE TABLE tags (name text);\n")  # it never was applied, so it may be mended
+        write(release, "9001_tags", "CREATE TABLE tags (name text);\n")  # it never was applied, so it may be edited
         status, events, _ = run_admin("migrate", cwd=release, DATABASE_URL=empty_database_url)
         seconds = time.monotonic() - killed
         print(f"\nmigrator killed inside a statement of 600 s: the next one was done {seconds:.1f} s later")

@@ -1,1 +1,4 @@
-"""What the service promises under fire, proven with real parts: `make faults`. Each test prints its figure."""
+"""What the service promises while its surroundings fail, tested with real servers: `make faults`.
+
+Each test prints its figure.
+"""

@@ -1,4 +1,4 @@
-"""Factor IX under fire: instances are stopped, replaced and killed behind a balancer, and nobody notices."""
+"""Factor IX under load: instances are stopped, replaced and killed behind a balancer, and nobody notices."""
 
 import os
 import signal
