@@ -8,9 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import httpx
 
@@ -92,6 +92,8 @@ class Gunicorn:
     """
 
     package = "service"
+    defaults: ClassVar[Mapping[str, object]] = {"DATABASE_TIMEOUT_SECONDS": 10}
+    """Variables that hold unless a test gives others: a machine that also runs other tests is slow to connect."""
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class Gunicorn:
         self._process = subprocess.Popen(
             [*within, *(command or (sys.executable, "-m", package or self.package))],
             cwd=cwd,
-            env=environment(**{"PORT": self.port, **variables}),
+            env=environment(**{"PORT": self.port, **self.defaults, **variables}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -33,6 +33,7 @@ class Relay:
         self._listener = socket.create_server(listen)
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
+        self._servers: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -57,7 +58,7 @@ class Relay:
         return parts._replace(netloc=location, query=query).geturl()
 
     def freeze(self, *, after_login: bool = False) -> None:
-        """Pass nothing on any more, or with `after_login` nothing but logins."""
+        """Pass nothing on any more, or with `after_login` nothing but logins, which a relay sees only without TLS."""
         self._lets_log_in = after_login
         self._speaking.clear()
 
@@ -66,8 +67,12 @@ class Relay:
         self._speaking.set()
 
     def forget(self) -> None:
-        """Pass nothing on any more over the connections that there are, for ever; new ones work."""
+        """Be a new relay: nobody answers on the connections that there were, and the server has lost them."""
         self._speaking.clear()
+        for server in self._servers:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+        self._servers.clear()
         self._forgotten.append(self._speaking)
         self._speaking = threading.Event()
         self._speaking.set()
@@ -99,6 +104,7 @@ class Relay:
                     server.close()
                     continue
                 server.connect(self._target)
+                self._servers.append(server)
             except OSError:
                 server.close()
                 if client is None:
@@ -126,5 +132,7 @@ class Relay:
                     speaking.wait()
                 is_logged_in = is_logged_in or READY_FOR_QUERY in data
                 client.sendall(data)
+        if is_logged_in or not self._lets_log_in:
+            speaking.wait()
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_WR)

@@ -9,6 +9,7 @@ import chassis
 from chassis.testing import containers
 from chassis.testing.fixtures import *  # noqa: F403 - pytest finds fixtures by their names
 from chassis.tests.probe import FOLDER, PACKAGE
+from chassis.tests.probe.code import Code, copied
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,13 @@ def image_of_the_probes() -> Iterator[str]:
     """Return the name of the service's image with the probes in the place of the service."""
     with containers.image() as base, containers.extended(base, FOLDER, PACKAGE) as name:
         yield name
+
+
+@pytest.fixture
+def code() -> Iterator[Code]:
+    """Return a fresh copy of the service's code."""
+    with copied() as found:
+        yield found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

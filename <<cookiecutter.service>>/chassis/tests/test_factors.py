@@ -5,8 +5,6 @@ One test shows that the law holds, and its companion breaks the law on purpose a
 that cannot fail is none.
 """
 
-import dataclasses
-import hashlib
 import json
 import re
 import shutil
@@ -33,57 +31,10 @@ from chassis.testing.process import BIN, environment, wait_until
 from chassis.testing.relay import Relay
 from chassis.tests.faults.load import Load
 from chassis.tests.probe import MIGRATIONS, PACKAGE
+from chassis.tests.probe.code import Code
 from chassis.tests.probe.process import Gunicorn, running
 
-CODE = [
-    "chassis",
-    "service",
-    "pyproject.toml",
-    "requirements.txt",
-    "Dockerfile",
-    ".dockerignore",
-    "compose.yaml",
-]
 URL = "postgresql://nobody@127.0.0.1:1/nothing"
-
-
-@dataclasses.dataclass(frozen=True)
-class Code:
-    """A copy of the service's code, to run and to break."""
-
-    folder: Path
-
-    def run(self, **variables: Any) -> Gunicorn:
-        """Return a deploy of it."""
-        return Gunicorn(cwd=self.folder, PYTHONDONTWRITEBYTECODE=1, **variables)
-
-    def broken(self, file: str, old: str, new: str) -> "Code":
-        """Replace `old` by `new` in one file, and return this code."""
-        path = self.folder / file
-        text = path.read_text(encoding="utf-8")
-        assert old in text, f"{file} has changed: nothing to break"
-        path.write_text(text.replace(old, new), encoding="utf-8")
-        return self
-
-    def digest(self) -> str:
-        """One figure for all of its files."""
-        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return hashlib.sha256(
-            b"".join(str(path.relative_to(self.folder)).encode() + path.read_bytes() for path in files)
-        ).hexdigest()
-
-
-@pytest.fixture
-def code() -> Iterator[Code]:
-    """Return a fresh copy."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for item in CODE:
-            if Path(item).is_dir():
-                shutil.copytree(item, folder / item, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(item, folder / item)
-        yield Code(folder)
 
 
 @pytest.fixture

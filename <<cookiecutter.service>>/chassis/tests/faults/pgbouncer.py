@@ -48,19 +48,44 @@ tcp_user_timeout = 2000
 class PgBouncer:
     """A running pooler on 127.0.0.1:`port`. `url` leads through it to the database."""
 
-    def __init__(self, url: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, url: str, port: int, folder: Path) -> None:
         parts = urlsplit(url)
         netloc = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
         self.url = parts._replace(netloc=netloc).geturl()
         self._console = parts._replace(netloc=netloc, path="/pgbouncer").geturl()
-        self.process = process
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        """Start its process, and wait until it answers."""
+        user = ["--user=nobody"] if os.geteuid() == 0 else []
+        command: list[str | Path] = [BINARY or "pgbouncer", *user, self._folder / "pgbouncer.ini"]
+        with (self._folder / "said").open("ab") as said:
+            self.process = subprocess.Popen(command, stderr=said, stdout=said)
+        wait_until(self._answers)
+
+    def last_words(self) -> str | None:
+        """Return the end of what its process has said, if that has ended."""
+        if self.process.poll() is None:
+            return None
+        return f"status {self.process.returncode}: {(self._folder / 'said').read_text()[-500:]}"
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.command("SHOW VERSION"))
+        except psycopg.OperationalError:
+            assert self.process.poll() is None, self.last_words()
+            return False
 
     def command(self, text: str) -> list[tuple[Any, ...]]:
         """Return what the console answers. https://www.pgbouncer.org/usage.html#admin-console"""
-        # It understands the simple protocol only, and no parameters at the start but these.
-        with psycopg.connect(self._console, autocommit=True) as conn:
+        with self.console() as conn:
             cursor = conn.execute(text.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def console(self) -> psycopg.Connection[Any]:
+        """Return a connection to the console. It understands the simple protocol only, and neither BEGIN nor COMMIT."""
+        return psycopg.connect(self._console, autocommit=True)
 
 
 @contextmanager
@@ -77,25 +102,9 @@ def pgbouncer(url: str, size: int = 3) -> Iterator[PgBouncer]:
         )
         for path in (folder, *folder.iterdir()):
             path.chmod(0o755)
-        command: list[str | Path] = [
-            BINARY or "pgbouncer",
-            *(["--user=nobody"] if os.geteuid() == 0 else []),
-            folder / "pgbouncer.ini",
-        ]
-        with (folder / "said").open("wb") as said:
-            process = subprocess.Popen(command, stderr=said, stdout=said)
+        pooler = PgBouncer(url, port, folder)
         try:
-            pooler = PgBouncer(url, port, process)
-
-            def answers() -> bool:
-                try:
-                    return bool(pooler.command("SHOW VERSION"))
-                except psycopg.OperationalError:
-                    assert process.poll() is None, (folder / "said").read_text()
-                    return False
-
-            wait_until(answers)
             yield pooler
         finally:
-            process.kill()
-            process.wait(20)
+            pooler.process.kill()
+            pooler.process.wait(20)

@@ -14,7 +14,7 @@ import pytest
 from chassis.testing.process import wait_until
 from chassis.tests.faults import cluster, dnsmasq
 from chassis.tests.faults.load import Load
-from chassis.tests.probe.process import Gunicorn, run_admin
+from chassis.tests.probe.process import AsDeployed, run_admin
 
 pytestmark = [cluster.needs_docker, cluster.needs_root]
 
@@ -53,7 +53,7 @@ def server() -> Iterator[cluster.Server]:
         yield server
 
 
-def load_on(service: Gunicorn) -> Load:
+def load_on(service: AsDeployed) -> Load:
     """Return a steady load that leaves this machine time for everything else."""
     return Load(service.port, clients=8, pause_seconds=0.01)
 
@@ -97,7 +97,7 @@ def judge(what: str, load: Load, server: cluster.Server, since: float, reachable
 @contextmanager
 def under_load(url: str, within: Sequence[str] = ()) -> Iterator[Load]:
     """Return a service on the database at `url`, and a load on it, which goes on for a while after the block."""
-    with Gunicorn(DATABASE_URL=url, within=within, **SETTINGS) as service, load_on(service) as load:
+    with AsDeployed(DATABASE_URL=url, within=within, **SETTINGS) as service, load_on(service) as load:
         load.wait_for(500)
         yield load
         load.wait_for(len(load.answers) + 1_500)
@@ -125,7 +125,7 @@ def test_an_outage_loses_nothing(server: cluster.Server) -> None:
 
 def test_an_outage_under_which_hundreds_wait_ends_with_it(server: cluster.Server) -> None:
     variables = {**SETTINGS, "WEB_CONCURRENCY": 1, "DATABASE_POOL_SIZE": 1}
-    with Gunicorn(DATABASE_URL=server.url(), **variables) as service:
+    with AsDeployed(DATABASE_URL=server.url(), **variables) as service:
         since = time.monotonic()
         server.stop()
         with Load(service.port, clients=200, pause_seconds=0.5) as crowd:
@@ -195,10 +195,10 @@ def test_credentials_are_rotated_without_a_failure(server: cluster.Server) -> No
         server.ask(f"ALTER ROLE {name} SET role = 'service'")
 
     role("service_blue")
-    with Gunicorn(DATABASE_URL=server.url(user="service_blue"), **SETTINGS) as blue, load_on(blue) as on_blue:
+    with AsDeployed(DATABASE_URL=server.url(user="service_blue"), **SETTINGS) as blue, load_on(blue) as on_blue:
         on_blue.wait_for(500)
         role("service_green")
-        with Gunicorn(DATABASE_URL=server.url(user="service_green"), **SETTINGS) as green, load_on(green) as on_green:
+        with AsDeployed(DATABASE_URL=server.url(user="service_green"), **SETTINGS) as green, load_on(green) as on_green:
             on_green.wait_for(500)
             on_blue.__exit__()  # as a balancer does, before or after the signal
             blue.signal(signal.SIGTERM)
@@ -217,7 +217,7 @@ def test_credentials_are_rotated_without_a_failure(server: cluster.Server) -> No
 def test_a_schema_that_changes_under_prepared_statements_fails_no_request(server: cluster.Server) -> None:
     changes = 6
     with ExitStack() as stack:
-        blue, green = (stack.enter_context(Gunicorn(DATABASE_URL=server.url(), **SETTINGS)) for _ in range(2))
+        blue, green = (stack.enter_context(AsDeployed(DATABASE_URL=server.url(), **SETTINGS)) for _ in range(2))
         on_blue, on_green = (stack.enter_context(load_on(service)) for service in (blue, green))
         for change in range(changes):
             wanted = len(on_blue.answers) + 300

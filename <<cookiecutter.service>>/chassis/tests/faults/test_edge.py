@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from chassis.tests.faults.haproxy import haproxy, needed
-from chassis.tests.probe.process import Gunicorn
+from chassis.tests.probe.process import AsDeployed
 
 pytestmark = needed
 
@@ -55,7 +55,7 @@ def make_certificate(folder: Path) -> Path:
 def test_behind_a_balancer_nobody_is_believed_but_the_balancer(database_url: str, tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path)
     with (
-        Gunicorn(DATABASE_URL=database_url, FORWARDED_ALLOW_IPS=BALANCER) as server,
+        AsDeployed(DATABASE_URL=database_url, FORWARDED_ALLOW_IPS=BALANCER) as server,
         haproxy(server.port, certificate=certificate) as balancer,
         httpx.Client(
             transport=httpx.HTTPTransport(

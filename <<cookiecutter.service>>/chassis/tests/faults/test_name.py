@@ -11,7 +11,7 @@ import pytest
 from chassis.testing.process import wait_until
 from chassis.tests.faults import cluster, dnsmasq
 from chassis.tests.faults.load import Load
-from chassis.tests.probe.process import Gunicorn, run_admin
+from chassis.tests.probe.process import AsDeployed, run_admin
 
 pytestmark = [cluster.needs_docker, cluster.needs_root, dnsmasq.needs_dnsmasq]
 
@@ -64,7 +64,7 @@ def wait_for_connections(server: cluster.Server) -> str:
 def test_the_name_is_asked_for_at_each_new_connection(server: cluster.Server, names: dnsmasq.Names) -> None:
     names.lead_to(server.host, server.address)
     before = names.queries()
-    with Gunicorn(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **POOL):
+    with AsDeployed(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **POOL):
         wait_for_connections(server)
         first = names.queries() - before
         server.ask("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'service'")
@@ -80,7 +80,7 @@ def test_idle_connections_follow_the_name_within_their_lifetime(
     lifetime_seconds = 4
     names.lead_to(server.host, server.address)
     variables = {**POOL, "DATABASE_MAX_LIFETIME_SECONDS": lifetime_seconds}
-    with Gunicorn(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables):
+    with AsDeployed(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables):
         old = wait_for_connections(server)
         names.lead_to(server.host, elsewhere)
         flipped = time.monotonic()
@@ -96,7 +96,7 @@ def test_connections_in_use_follow_the_name_within_their_lifetime_and_no_request
     lifetime_seconds = 4
     names.lead_to(server.host, server.address)
     variables = {**POOL, "DATABASE_MAX_LIFETIME_SECONDS": lifetime_seconds}
-    with Gunicorn(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables) as service:
+    with AsDeployed(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables) as service:
         old = wait_for_connections(server)
         with Load(service.port, clients=8, pause_seconds=0.01) as load:
             load.wait_for(500)
@@ -119,7 +119,7 @@ def test_a_sighup_makes_all_connections_follow_the_name_at_once_and_no_request_n
     drain_seconds = 1
     names.lead_to(server.host, server.address)
     variables = {**POOL, "DATABASE_MAX_LIFETIME_SECONDS": 3_600, "DRAIN_SECONDS": drain_seconds}
-    with Gunicorn(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables) as service:
+    with AsDeployed(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables) as service:
         old = wait_for_connections(server)
         with Load(service.port, clients=8, pause_seconds=0.01) as load:
             load.wait_for(500)
@@ -143,7 +143,7 @@ def test_a_name_server_that_is_silent_costs_nothing_and_the_name_is_followed_whe
     lifetime_seconds, silence_seconds = 3, 10
     names.lead_to(server.host, server.address)
     variables = {**POOL, "DATABASE_MAX_LIFETIME_SECONDS": lifetime_seconds}
-    with Gunicorn(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables) as service:
+    with AsDeployed(DATABASE_URL=server.url(dnsmasq.NAME), within=names.within, **variables) as service:
         old = wait_for_connections(server)
         with Load(service.port, clients=8, pause_seconds=0.01) as load:
             load.wait_for(500)
@@ -171,7 +171,7 @@ def test_tls_through_the_name_works_with_the_right_authority(
     names.lead_to(server.host, server.address)
     authority = str(cluster.certificate_authority(server, tmp_path))
     url = server.url(dnsmasq.NAME, sslmode="verify-ca", sslrootcert=authority, channel_binding="require")
-    with Gunicorn(DATABASE_URL=url, within=names.within) as service, service.client() as client:
+    with AsDeployed(DATABASE_URL=url, within=names.within) as service, service.client() as client:
         assert client.post("/probes", json={"text": "in private"}).status_code == 201
         versions = server.ask(
             "SELECT DISTINCT version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'service'"
@@ -204,7 +204,7 @@ def test_tls_with_another_authority_is_refused_and_the_reason_is_said(
         str(wrong),
     )
     url = server.url(dnsmasq.NAME, sslmode="verify-ca", sslrootcert=str(wrong), channel_binding="require")
-    with Gunicorn(DATABASE_URL=url, within=names.within) as service, service.client() as client:
+    with AsDeployed(DATABASE_URL=url, within=names.within) as service, service.client() as client:
         answer = client.get("/probes")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
     status, events, stderr = run_admin("check", within=names.within, DATABASE_URL=url)

@@ -17,7 +17,7 @@ import pytest
 
 from chassis.testing.process import BIN, environment, free_port, wait_until
 from chassis.tests.faults.load import Load
-from chassis.tests.probe.process import Gunicorn, run_admin
+from chassis.tests.probe.process import AsDeployed, run_admin
 
 TRICKLERS = 200
 PROMPT_SECONDS = 2
@@ -70,15 +70,15 @@ def answered(port: int, requests: int) -> float:
 
 
 @pytest.fixture
-def server(database_url: str, processes: ExitStack) -> Gunicorn:
+def server(database_url: str, processes: ExitStack) -> AsDeployed:
     """Return a service of two workers, as by default."""
-    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url))
+    server = processes.enter_context(AsDeployed(DATABASE_URL=database_url))
     server.wait_for("ready", count=2)
     return server
 
 
 @pytest.mark.parametrize("what", TRICKLES)
-def test_clients_that_trickle_keep_nobody_out(server: Gunicorn, what: str) -> None:
+def test_clients_that_trickle_keep_nobody_out(server: AsDeployed, what: str) -> None:
     with trickling(server.port, *TRICKLES[what]):
         with Load(server.port, clients=4, timeout_seconds=PROMPT_SECONDS) as load:
             load.wait_for(1_000, seconds=60)
@@ -129,7 +129,7 @@ def test_a_stock_server_is_kept_out_by_the_same_clients(tmp_path: Path, processe
 def test_a_long_body_that_nobody_wants_keeps_nobody_waiting(
     database_url: str, processes: ExitStack, path: str, framing: str
 ) -> None:
-    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=1))
+    server = processes.enter_context(AsDeployed(DATABASE_URL=database_url, WEB_CONCURRENCY=1))
     head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{framing}\r\n"
     status = b""
 
@@ -155,7 +155,7 @@ def test_a_long_body_that_nobody_wants_keeps_nobody_waiting(
     assert status in {b"HTTP/1.1 413", b"HTTP/1.1 404"}
 
 
-def memory(server: Gunicorn) -> float:
+def memory(server: AsDeployed) -> float:
     """Resident memory of the workers, in MB. proc(5), `VmRSS`."""
     statuses = [Path(f"/proc/{pid}/status").read_text() for pid in server.workers()]
     return sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses) / 1024
@@ -177,7 +177,7 @@ def seconds_until_served(port: int) -> float:
 def test_a_long_queue_that_is_served_in_time_refuses_nobody(database_url: str, processes: ExitStack) -> None:
     # So much time that a busy machine does not matter.
     server = processes.enter_context(
-        Gunicorn(
+        AsDeployed(
             DATABASE_URL=database_url,
             WEB_CONCURRENCY=1,
             DATABASE_POOL_SIZE=1,
@@ -207,7 +207,7 @@ def test_far_more_clients_than_can_be_served_get_answers_or_a_prompt_503(
     assert run_admin("migrate", DATABASE_URL=empty_database_url)[0] == 0
     with psycopg.connect(empty_database_url) as conn:
         conn.execute(SLOW)
-    server = processes.enter_context(Gunicorn(DATABASE_URL=empty_database_url, DATABASE_POOL_SIZE=1))
+    server = processes.enter_context(AsDeployed(DATABASE_URL=empty_database_url, DATABASE_POOL_SIZE=1))
     server.wait_for("ready", count=2)
     sizes, recoveries, answers = [], [], []
     for _wave in range(2):

@@ -15,7 +15,7 @@ from psycopg import sql
 from chassis.testing.process import wait_until
 from chassis.tests.faults import pgbouncer
 from chassis.tests.faults.load import Load
-from chassis.tests.probe.process import Gunicorn, run_admin
+from chassis.tests.probe.process import AsDeployed, run_admin
 
 pytestmark = pgbouncer.needed
 
@@ -95,7 +95,7 @@ def test_two_services_on_one_pooler_lose_nothing_and_set_nothing(pooler: pgbounc
     assert run_admin("migrate", DATABASE_URL=pooler.url)[0] == 0
     before = settings_of(pooler.url)
     with ExitStack() as stack:
-        one, two = (stack.enter_context(Gunicorn(DATABASE_URL=pooler.url)) for _ in range(2))
+        one, two = (stack.enter_context(AsDeployed(DATABASE_URL=pooler.url)) for _ in range(2))
         with Load(one.port, clients=8) as on_one, Load(two.port, clients=8) as on_two:
             for _ in range(3):
                 wanted = len(on_one.answers) + 500
@@ -115,7 +115,7 @@ def test_two_services_on_one_pooler_lose_nothing_and_set_nothing(pooler: pgbounc
 def test_a_pooler_that_is_frozen_is_found_again(pooler: pgbouncer.PgBouncer) -> None:
     assert run_admin("migrate", DATABASE_URL=pooler.url)[0] == 0
     variables: dict[str, Any] = {"DATABASE_TIMEOUT_SECONDS": 1, "STATEMENT_TIMEOUT_SECONDS": 3}
-    with Gunicorn(DATABASE_URL=pooler.url, **variables) as service, Load(service.port, clients=8) as load:
+    with AsDeployed(DATABASE_URL=pooler.url, **variables) as service, Load(service.port, clients=8) as load:
         load.wait_for(200)
         pooler.command("PAUSE")
         wait_until(lambda: len(load.failed) > 20)

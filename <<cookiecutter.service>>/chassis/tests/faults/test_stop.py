@@ -16,7 +16,7 @@ from chassis.testing.containers import docker
 from chassis.testing.process import free_port
 from chassis.tests.faults import haproxy
 from chassis.tests.faults.load import Load
-from chassis.tests.probe.process import Gunicorn, running
+from chassis.tests.probe.process import AsDeployed, running
 
 RESTARTS = 10
 
@@ -61,8 +61,8 @@ class Fleet:
         self.balancer.wait_for(port, "UP")
         return seconds
 
-    def _start(self, port: int) -> Gunicorn:
-        server = Gunicorn(PORT=port, DATABASE_URL=self._database_url, DRAIN_SECONDS=self._drain_seconds)
+    def _start(self, port: int) -> AsDeployed:
+        server = AsDeployed(PORT=port, DATABASE_URL=self._database_url, DRAIN_SECONDS=self._drain_seconds)
         return self._stack.enter_context(server)
 
 
@@ -128,7 +128,7 @@ def connections_of(pid: int, port: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells whose a connection is")
 def test_a_killed_worker_takes_only_its_own_requests_with_it(database_url: str, processes: ExitStack) -> None:
-    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=2))
+    server = processes.enter_context(AsDeployed(DATABASE_URL=database_url, WEB_CONCURRENCY=2))
     server.wait_for("ready", count=2)
     held, kills = 0, 4
     with Load(server.port) as load:
@@ -153,7 +153,7 @@ def test_a_killed_worker_takes_only_its_own_requests_with_it(database_url: str, 
 @pytest.mark.parametrize("drain_seconds", [0, 1])
 def test_a_reload_kills_no_request_that_has_begun(database_url: str, processes: ExitStack, drain_seconds: int) -> None:
     reloads = 8
-    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=drain_seconds))
+    server = processes.enter_context(AsDeployed(DATABASE_URL=database_url, DRAIN_SECONDS=drain_seconds))
     server.wait_for("ready", count=2)
     with Load(server.port, clients=24, pause_seconds=0.001) as load:
         for reload in range(reloads):
@@ -173,7 +173,7 @@ def test_a_reload_kills_no_request_that_has_begun(database_url: str, processes: 
 def test_a_stop_kills_no_request_that_has_begun(database_url: str, processes: ExitStack) -> None:
     stops, answered = 6, 0
     for _ in range(stops):
-        server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, DRAIN_SECONDS=1))
+        server = processes.enter_context(AsDeployed(DATABASE_URL=database_url, DRAIN_SECONDS=1))
         server.wait_for("ready", count=2)
         with Load(server.port, clients=24, pause_seconds=0.001) as load:
             load.wait_for(500)

@@ -1,4 +1,4 @@
-"""Factor XI while its surroundings fail: hostile events from many processes in one pipe, and readers that sleep or hang up."""
+"""Factor XI: hostile events from many processes in one pipe, and readers that sleep or hang up."""
 
 import fcntl
 import json
