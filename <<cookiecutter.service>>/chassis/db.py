@@ -233,14 +233,19 @@ def _set_up(conn: connections.Connection[Any], settings: Config) -> None:
     A pooler lends a server connection for one transaction. What is set there would stay for the next client, and be
     missing in our own next transaction; the same holds for prepared statements. A pooler is recognised by the backend
     process ID that it reports, which is not the server's. RDS Proxy refuses parameters that are sent as `options`.
+
+    A transaction that is idle for longer than a request may take belongs to a process that the server cannot reach any
+    more. Its locks would block others until TCP notices, for two hours by default.
     """
     statement = """
         SELECT pg_backend_pid() <> %(pid)s, CASE WHEN pg_backend_pid() = %(pid)s THEN (
-            set_config('statement_timeout', %(limit)s, false), set_config('IntervalStyle', 'postgres', false)
+            set_config('statement_timeout', %(limit)s, false), set_config('IntervalStyle', 'postgres', false),
+            set_config('idle_in_transaction_session_timeout', %(idle)s, false)
         ) END IS NULL
     """
-    limit = f"{settings.statement_timeout_seconds}s"
-    [(conn.is_pooled, _)] = conn.execute(statement, {"pid": conn.info.backend_pid, "limit": limit}, prepare=False)
+    limit, idle = f"{settings.statement_timeout_seconds}s", f"{settings.shutdown_seconds}s"
+    values = {"pid": conn.info.backend_pid, "limit": limit, "idle": idle}
+    [(conn.is_pooled, _)] = conn.execute(statement, values, prepare=False)
     if conn.is_pooled:
         conn.prepare_threshold = None
 

@@ -215,6 +215,23 @@ def test_a_statement_whose_request_ends_is_cancelled(relay: Relay, settings: con
         wait_until(lambda: not conn.execute(running_still).fetchone(), seconds=5)
 
 
+def test_the_locks_of_a_process_that_is_cut_off_are_released(
+    relay: Relay, settings: config.Config, conn: Connection
+) -> None:
+    is_free = "SELECT pg_try_advisory_xact_lock(77)"
+    freed = []
+    with running(behind(relay, settings, shutdown_seconds=1)) as app:
+        ends = suppress(psycopg.OperationalError, TimeoutError)
+        with app.app_context(), ends, db.connection() as lent, lent.transaction():
+            lent.execute("SELECT pg_advisory_xact_lock(77)")
+            relay.freeze()
+            assert conn.execute(is_free).fetchone() == (False,)
+            wait_until(lambda: conn.execute(is_free).fetchone() == (True,), seconds=20)
+            freed.append(True)
+        relay.thaw()
+    assert freed  # an exception from within would be replaced by that of the ROLLBACK that nobody answers
+
+
 def test_an_old_connection_stays_until_there_is_a_new_one(relay: Relay, settings: config.Config) -> None:
     with running(behind(relay, settings, database_max_lifetime_seconds=1)) as app:
         relay.freeze(after_login=True)
