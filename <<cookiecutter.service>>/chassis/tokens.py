@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+import urllib.error
 import urllib.request
 from contextlib import suppress
 from typing import Any
@@ -164,6 +165,9 @@ class _Client(jwt.PyJWKClient):
         try:
             with opener.open(self.uri, timeout=FETCH_SECONDS) as response:
                 return self._as_jwk_set_payload(json.loads(response.read(MAX_KEYS_BYTES)))
+        except urllib.error.HTTPError as error:
+            error.close()  # it is the response, too
+            raise
         finally:
             limit.cancel()
             for sock in sockets:

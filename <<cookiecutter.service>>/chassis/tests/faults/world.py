@@ -89,7 +89,7 @@ class World:
         began = time.monotonic()
         self.disturbed[port].append((began, began + 3_600))
         yield port
-        self.disturbed[port][-1] = (began, time.monotonic() + 2)
+        self.disturbed[port][-1] = (began, time.monotonic() + 5)  # old workers close idle connections until then
 
     def look_after(self) -> None:
         """Start the pooler again if it has ended by itself, as a platform does, and say what it said."""
