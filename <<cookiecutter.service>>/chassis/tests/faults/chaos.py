@@ -13,12 +13,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 
-from chassis.testing.process import wait_until
 from chassis.tests.faults.clients import SUCCESSES, Client
 from chassis.tests.faults.world import CONNECTIONS, DATABASE_TIMEOUT_SECONDS, STATEMENT_TIMEOUT_SECONDS, World
 
@@ -37,7 +36,9 @@ ROUND_SECONDS = 12
 CALM_SECONDS = 2
 """How long no request may fail, once there was time to recover. Then the next round begins."""
 
-MOST_GROWTH = 1.3
+MOST_SESSIONS = 4 * CONNECTIONS
+MOST_FILES, MOST_KILOBYTES = 10, 25_000
+"""What a worker may have more at the end than at the start: a connection in exchange, attempts, and Python's caches."""
 
 
 def run(seconds: float, seed: int, folder: Path | None = None) -> list[str]:
@@ -64,7 +65,8 @@ def run(seconds: float, seed: int, folder: Path | None = None) -> list[str]:
             world.look_after()
             well = time.monotonic() + RECOVERY_SECONDS + TOLERANCE_SECONDS
             calms.append((well, well + CALM_SECONDS))
-            time.sleep(well + CALM_SECONDS - time.monotonic())
+            # The next round must not meet a request of the calm that is still in flight.
+            time.sleep(well + CALM_SECONDS + RECOVERY_SECONDS - time.monotonic())
         ended.set()
         for client in clients:
             client.join()
@@ -186,14 +188,14 @@ def _judge_leaks(world: World, before: dict[str, int]) -> Iterator[str]:
     for service in world.services.values():
         if service.stderr:
             yield f"something on stderr: {service.stderr!r}"
-    with suppress(TimeoutError):
-        wait_until(lambda: world.server.sessions() <= 2 * CONNECTIONS, 10)
-    if world.server.sessions() > 2 * CONNECTIONS + 1:
-        yield f"{world.server.sessions()} connections to the server, where {2 * CONNECTIONS} should be"
+    # The server also has sessions of the past: it learns late of a close whose packets a fault has dropped.
+    sessions = world.server.sessions()
+    if sessions > MOST_SESSIONS:
+        yield f"{sessions} connections to the server, where {2 * CONNECTIONS} are used"
     after = world.footprint()
-    print(f"chaos: {len(lines)} lines of JSON; before {before}; after {after}")
+    print(f"chaos: {sessions} connections; {len(lines)} lines of JSON; before {before}; after {after}")
     for name, amount in after.items():
-        limit = before[name] * MOST_GROWTH + (20 if name.startswith("files") else 10_000)
+        limit = before[name] + (MOST_FILES if name.startswith("files") else MOST_KILOBYTES)
         if amount > limit:
             yield f"{name}: {amount}, before {before[name]}"
 

@@ -20,10 +20,11 @@ from chassis.tests.faults.load import Load
 from chassis.tests.probe import process
 
 DATABASE_TIMEOUT_SECONDS = STATEMENT_TIMEOUT_SECONDS = 2
+LIFETIME_SECONDS = 5
 SETTINGS: dict[str, Any] = {
     "DATABASE_TIMEOUT_SECONDS": DATABASE_TIMEOUT_SECONDS,
     "STATEMENT_TIMEOUT_SECONDS": STATEMENT_TIMEOUT_SECONDS,
-    "DATABASE_MAX_LIFETIME_SECONDS": 5,
+    "DATABASE_MAX_LIFETIME_SECONDS": LIFETIME_SECONDS,
     "DATABASE_POOL_SIZE": 4,
     "SHUTDOWN_SECONDS": 20,
 }
@@ -117,7 +118,7 @@ class World:
             "proxy frozen": lambda seconds: self.freeze_proxy(seconds, after_login=False),
             "proxy frozen after logins": lambda seconds: self.freeze_proxy(seconds, after_login=True),
             "proxy frozen and replaced": self.replace_proxy,
-            "connections forgotten for ever": lambda _: self.relays[0].forget(),
+            "connections forgotten for ever": lambda _: self.forget(self.relays[:1]),
             "connections cut": lambda _: self.relays[0].cut(),
             "connections refused": self.refuse,
             "name server frozen": self.freeze_names,
@@ -169,8 +170,13 @@ class World:
         for relay in self.relays:
             relay.freeze(after_login=True)
         time.sleep(seconds)
-        for relay in self.relays:
+        self.forget(self.relays)
+
+    def forget(self, relays: list[Relay]) -> None:
+        """Have nobody answer on the connections that there are. One that was idle fails its first request, if any."""
+        for relay in relays:
             relay.forget()
+        time.sleep(LIFETIME_SECONDS)  # until there is none of them
 
     def refuse(self, seconds: float) -> None:
         """Close each new connection at once."""
