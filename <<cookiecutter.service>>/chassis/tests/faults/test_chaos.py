@@ -7,7 +7,7 @@ from chassis.tests.probe.code import Code
 
 SECONDS = 45
 
-ATTEMPTS = 4
+ATTEMPTS = 10
 """Seeds that are tried for a fault: whether chance meets it in one run depends on how busy the machine is."""
 
 FAULTS = {

@@ -117,7 +117,7 @@ class World:
             "connections killed": lambda _: self.kill_connections(),
             "proxy frozen": lambda seconds: self.freeze_proxy(seconds, after_login=False),
             "proxy frozen after logins": lambda seconds: self.freeze_proxy(seconds, after_login=True),
-            "proxy frozen and replaced": self.replace_proxy,
+            "proxy frozen and replaced": lambda _: self.replace_proxy(7),  # all attempts to connect hang by then
             "connections forgotten for ever": lambda _: self.forget(self.relays[:1]),
             "connections cut": lambda _: self.relays[0].cut(),
             "connections refused": self.refuse,
