@@ -54,6 +54,15 @@ def parent(pid: int) -> int | None:
         return None
 
 
+def connections_of(pid: int, port: int) -> int:
+    """Return how many TCP connections from or to `port` a process holds. proc(5), `/proc/net/tcp`."""
+    sockets = {str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
+    table = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="utf-8").splitlines()[1:]]
+    end = f":{port:04X}"
+    established = [row[9] for row in table if (row[1].endswith(end) or row[2].endswith(end)) and row[3] == "01"]
+    return len([inode for inode in established if f"socket:[{inode}]" in sockets])
+
+
 def wait_until(condition: Callable[[], object], seconds: float = START_SECONDS) -> None:
     """Poll `condition` until it is true.
 

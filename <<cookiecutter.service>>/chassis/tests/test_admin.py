@@ -76,6 +76,9 @@ def test_a_migrator_that_is_killed_inside_a_long_statement_leaves_nothing_behind
         migrator = start_migrate(release, empty_database_url)
         running = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         wait_until(lambda: observer.execute(running).fetchone())
+        started = time.monotonic()
+        run_admin("check", cwd=release, DATABASE_URL=empty_database_url)
+        usual = time.monotonic() - started
         migrator.send_signal(signal.SIGKILL)
         migrator.communicate()
         killed = time.monotonic()
@@ -85,7 +88,7 @@ def test_a_migrator_that_is_killed_inside_a_long_statement_leaves_nothing_behind
         print(f"\nmigrator killed inside a statement of 600 s: the next one was done {seconds:.1f} s later")
         assert (status, events[-1]["applied"]) == (0, ["9001_tags.sql", "9002_index.sql"])
         assert observer.execute("SELECT to_regclass('half')").fetchone() == (None,)
-        assert seconds < 60  # the statement would have had ten minutes
+        assert seconds < 10 * usual  # what any command takes on this machine at the moment
 
 
 def test_a_migrator_that_is_killed_while_it_makes_an_index_is_followed_by_one_that_makes_it(

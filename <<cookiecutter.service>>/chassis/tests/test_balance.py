@@ -59,11 +59,16 @@ def test_a_worker_that_is_stuck_keeps_no_client_waiting(database_url: str, proce
 def test_the_successor_of_a_worker_that_was_killed_gets_the_share_of_it(
     database_url: str, processes: ExitStack
 ) -> None:
-    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=2))
-    server.wait_for("ready", count=2)
-    killed, other = ready(server)
-    connect(server, processes, 64)
-    os.kill(killed, signal.SIGKILL)
-    server.wait_for("ready", count=3)
-    connect(server, processes, 32)
-    assert workers(server, 32)[other] < 12  # it is ahead; by chance it would get 16
+    def taken_by_the_other() -> int:
+        server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=2))
+        server.wait_for("ready", count=2)
+        killed, other = ready(server)
+        connect(server, processes, 64)
+        os.kill(killed, signal.SIGKILL)
+        server.wait_for("ready", count=3)
+        connect(server, processes, 32)
+        return workers(server, 32)[other]
+
+    # It is ahead; by chance it would get 16. A busy machine may keep the successor from its turn for longer than the
+    # other one's patience, so one of three is enough.
+    assert any(taken_by_the_other() < 8 for _ in range(3))

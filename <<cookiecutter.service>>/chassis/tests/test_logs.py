@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from chassis import logs
 from chassis.testing.process import environment
 
+LONG = st.integers(2_000, 9_000).map(lambda length: "ä" * length)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)) | st.binary(),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)) | st.binary() | LONG,
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec=None)), inner),
-    max_leaves=10,  # to make larger events takes ten times as long, and shows nothing new
+    max_leaves=10,  # more of them take ten times as long to make; what makes an event long is `LONG`
 )
 
 

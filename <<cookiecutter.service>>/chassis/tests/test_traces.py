@@ -260,7 +260,8 @@ def test_a_collector_that_takes_nothing_costs_nothing(useless: str, database_url
     assert traced - plain < 2 * traces.FLUSH_SECONDS  # of which the half is for a slow machine
     said = [event["body"] for event in servers[1].events if event["logger"] not in {"access", "gunicorn.error"}]
     assert set(said) <= {"ready", "Queue full, dropping Span.", "spans cannot be delivered"}
-    assert len(said) < 10  # and none for each of the 200 spans
+    assert max(said.count("ready"), said.count("spans cannot be delivered")) == 1
+    assert len(said) < 10  # the SDK repeats its own line on a slow machine, but not for each of the 200 spans
 
 
 def _stop_seconds(server: Gunicorn) -> float:

@@ -13,7 +13,7 @@ import pytest
 
 from chassis.testing import containers
 from chassis.testing.containers import docker
-from chassis.testing.process import free_port
+from chassis.testing.process import connections_of, free_port
 from chassis.tests.faults import haproxy
 from chassis.tests.faults.load import Load
 from chassis.tests.probe.process import AsDeployed, running
@@ -116,14 +116,6 @@ def test_docker_stop_loses_no_request(image: str, network: str, processes: ExitS
         load.wait_for(2_000)
     print(f"docker stop: {len(load.failed)} failed of {len(load.answers)} requests over {restarts} restarts")
     assert not load.failed, faults_of(load)
-
-
-def connections_of(pid: int, port: int) -> int:
-    """How many TCP connections to `port` a process holds. proc(5), `/proc/net/tcp`."""
-    sockets = {str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
-    table = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-    established = [row[9] for row in table if row[1].endswith(f":{port:04X}") and row[3] == "01"]
-    return len([inode for inode in established if f"socket:[{inode}]" in sockets])
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux tells whose a connection is")

@@ -10,41 +10,26 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
-from chassis.testing.process import free_port
+from chassis.testing.process import connections_of, free_port
 from chassis.testing.relay import Relay
 from chassis.tests.faults import cluster, dnsmasq, pgbouncer
 from chassis.tests.faults.load import Load
 from chassis.tests.probe import process
 
 DATABASE_TIMEOUT_SECONDS = STATEMENT_TIMEOUT_SECONDS = 2
-LIFETIME_SECONDS = 5
+LIFETIME_SECONDS, POOL_SIZE = 5, 4
 SETTINGS: dict[str, Any] = {
     "DATABASE_TIMEOUT_SECONDS": DATABASE_TIMEOUT_SECONDS,
     "STATEMENT_TIMEOUT_SECONDS": STATEMENT_TIMEOUT_SECONDS,
     "DATABASE_MAX_LIFETIME_SECONDS": LIFETIME_SECONDS,
-    "DATABASE_POOL_SIZE": 4,
+    "DATABASE_POOL_SIZE": POOL_SIZE,
     "SHUTDOWN_SECONDS": 20,
 }
-CONNECTIONS = 2 * 4
-
-
-class Service(process.AsDeployed):
-    """A running service whose log may be left unread for a while."""
-
-    def __init__(self, **options: Any) -> None:
-        self.is_read = threading.Event()
-        self.is_read.set()
-        super().__init__(**options)
-
-    def _read_events(self) -> None:
-        for line in self._process.stdout or ():
-            self.is_read.wait()
-            with self._changed:
-                self.lines.append(line)
-                self._changed.notify_all()
+CONNECTIONS = 2 * POOL_SIZE
 
 
 class World:
@@ -69,6 +54,8 @@ class World:
             free_port(): {"DATABASE_URL": by_name, "within": self.names.within, "DRAIN_SECONDS": 1},
             free_port(): {"DATABASE_URL": self.pooler.url, "DRAIN_SECONDS": 0},
         }
+        at = (self.relays[0].port, urlsplit(self.pooler.url).port or 0)
+        self._database_ports = dict(zip(self._options, at, strict=True))
         self.crowds: list[tuple[int, Load]] = []
         """The clients that were there when a service stopped, with its port."""
         self._stack = stack
@@ -77,8 +64,8 @@ class World:
         self.disturbed: dict[int, list[tuple[float, float]]] = {port: [] for port in self.services}
         """From when to when a service may close connections without an answer."""
 
-    def _start(self, port: int) -> Service:
-        service = Service(PORT=port, cwd=self._folder, **self._options[port], **SETTINGS)
+    def _start(self, port: int) -> process.Unread:
+        service = process.Unread(PORT=port, cwd=self._folder, **self._options[port], **SETTINGS)
         self._stack.push(service)  # which ends it
         service.wait_for("ready", count=2, seconds=60)
         return service
@@ -297,11 +284,12 @@ class World:
         return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
 
     def footprint(self) -> dict[str, int]:
-        """Return open files and resident memory, in KB, of the workers of each service, on average of a worker."""
+        """Return open files, resident memory in KB, and connections to the database, of a worker of each service."""
         found: dict[str, int] = {}
         for port, service in self.services.items():
             pids = service.workers()
             files = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
             sizes = [int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) for pid in pids]
             found |= {f"files of {port}": files // len(pids), f"memory of {port}": sum(sizes) // len(pids)}
+            found[f"connections of {port}"] = max(connections_of(pid, self._database_ports[port]) for pid in pids)
         return found

@@ -1,8 +1,9 @@
 """Processes of the probes' service."""
 
+import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from chassis.testing import containers, process
 from chassis.tests.probe import PACKAGE
@@ -21,3 +22,19 @@ class AsDeployed(Gunicorn):
     """A running service of the probes with the time-outs that the service has by default."""
 
     defaults: ClassVar[Mapping[str, object]] = {}
+
+
+class Unread(AsDeployed):
+    """The same, but its log may be left unread for a while: clear `is_read`, and set it again."""
+
+    def __init__(self, **options: Any) -> None:
+        self.is_read = threading.Event()
+        self.is_read.set()
+        super().__init__(**options)
+
+    def _read_events(self) -> None:
+        for line in self._process.stdout or ():
+            self.is_read.wait()
+            with self._changed:
+                self.lines.append(line)
+                self._changed.notify_all()
