@@ -11,6 +11,14 @@ READY_FOR_QUERY = b"Z\x00\x00\x00\x05"
 """https://www.postgresql.org/docs/18/protocol-message-formats.html"""
 
 
+def moved(database_url: str, port: int) -> str:
+    """Return `database_url` with 127.0.0.1:`port` in the place of its server, be that at a port or a Unix socket."""
+    parts = urlsplit(database_url)
+    location = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}"
+    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "host"])
+    return parts._replace(netloc=location, query=query).geturl()
+
+
 class Relay:
     """`with Relay(host, port, delay_seconds) as relay:` answers on 127.0.0.1:`relay.port` in the place of host:port.
 
@@ -51,11 +59,8 @@ class Relay:
             sock.close()
 
     def stands_for(self, database_url: str) -> str:
-        """Return `database_url` with this relay in the place of its server, be it at a port or a Unix socket."""
-        parts = urlsplit(database_url)
-        location = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{self.port}"
-        query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != "host"])
-        return parts._replace(netloc=location, query=query).geturl()
+        """Return `database_url` with this relay in the place of its server."""
+        return moved(database_url, self.port)
 
     def freeze(self, *, after_login: bool = False) -> None:
         """Pass nothing on any more, or with `after_login` nothing but logins, which a relay sees only without TLS."""

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from chassis.testing.process import free_port, wait_until
+from chassis.testing.relay import moved
 
 BINARY = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 
@@ -49,10 +51,8 @@ class PgBouncer:
     """A running pooler on 127.0.0.1:`port`. `url` leads through it to the database."""
 
     def __init__(self, url: str, port: int, folder: Path) -> None:
-        parts = urlsplit(url)
-        netloc = f"{parts.username}:{parts.password}@127.0.0.1:{port}"
-        self.url = parts._replace(netloc=netloc).geturl()
-        self._console = parts._replace(netloc=netloc, path="/pgbouncer").geturl()
+        self.url = moved(url, port)
+        self._console = urlsplit(self.url)._replace(path="/pgbouncer").geturl()
         self._folder = folder
         self.start()
 
@@ -91,13 +91,13 @@ class PgBouncer:
 @contextmanager
 def pgbouncer(url: str, size: int = 3) -> Iterator[PgBouncer]:
     """Run a pooler in front of the database at `url`, with `size` connections to the server."""
-    parts, port = urlsplit(url), free_port()
+    server, port = conninfo_to_dict(url), free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "users").write_text(f'"{parts.username}" "{parts.password}"\n')
+        (folder / "users").write_text(f'"{server["user"]}" "{server["password"]}"\n')
         (folder / "pgbouncer.ini").write_text(
             CONFIGURATION.format(
-                host=parts.hostname, port=parts.port, listen=port, folder=folder, user=parts.username, size=size
+                host=server["host"], port=server["port"], listen=port, folder=folder, user=server["user"], size=size
             )
         )
         for path in (folder, *folder.iterdir()):

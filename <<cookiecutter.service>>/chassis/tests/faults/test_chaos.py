@@ -2,8 +2,10 @@
 
 import pytest
 
-from chassis.tests.faults import chaos
+from chassis.tests.faults import chaos, cluster, dnsmasq, pgbouncer
 from chassis.tests.probe.code import Code
+
+pytestmark = [cluster.needs_docker, cluster.needs_root, dnsmasq.needs_dnsmasq, pgbouncer.needed]
 
 SECONDS = 45
 
