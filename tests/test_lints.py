@@ -1,6 +1,7 @@
 """The gates of `make lint` see what they are there for: a lint that cannot fail is a defect."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,3 +72,25 @@ def test_hadolint_refuses_an_image_that_runs_a_moving_base(tmp_path: Path) -> No
 def test_shellcheck_refuses_a_script_that_splits_words(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("#!/bin/sh\nrm $1\n")
     assert run(BIN / "shellcheck", tmp_path / "run").returncode != 0
+
+
+def test_an_audit_without_an_index_says_so_in_one_line() -> None:
+    nobody = "http://127.0.0.1:9"
+    env = {**os.environ, "https_proxy": nobody, "HTTPS_PROXY": nobody, "no_proxy": ""}
+    statuses = {}
+    for ci in ({}, {"CI": "true"}):
+        environment = {name: value for name, value in env.items() if name != "CI"} | ci
+        done = subprocess.run(
+            ["make", "--silent", "audit"],
+            cwd=TEMPLATE,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        statuses[bool(ci)] = done.returncode
+        if not ci:
+            [line] = (done.stdout + done.stderr).splitlines()
+            assert line.startswith("Nothing was audited, since no index answers: ")
+    assert statuses == {False: 0, True: 2}

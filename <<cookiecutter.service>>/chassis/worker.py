@@ -76,6 +76,9 @@ class Worker(GeventWorker):
     slot: int | None
     """Its place in what the workers know of each other, see `balance.py`."""
 
+    is_ending = False
+    """Whether it exits in any case, and only has to close what it has opened."""
+
     def run(self) -> None:
         """Serve until gunicorn stops this worker, then finish requests in flight within `SHUTDOWN_SECONDS`."""
         self.clients: dict[Any, Any] = {}
@@ -107,12 +110,21 @@ class Worker(GeventWorker):
         if connections:
             log.warning("requests were cut off", extra={"requests": len(connections)})
             connections.kill(ServiceUnavailable("The service is stopping."), timeout=1)
+        self.is_ending = True
 
-    def handle_quit(self, sig: int, frame: Any) -> None:
+    def handle_quit(self, sig: int, frame: Any) -> None:  # noqa: ARG002
         """Stop at once. Ctrl-C reaches the worker and the arbiter, whose SIGQUIT must not interrupt the exit."""
-        for each in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(each, lambda *_: None)  # with SIG_IGN, Python complains of a signal that is on its way
-        super().handle_quit(sig, frame)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGQUIT})  # holds until the process has ended
+        gevent.spawn(self.quit)  # not in the signal handler, which may have interrupted anything
+
+    def quit(self) -> None:
+        """Exit, unless `run` has returned: an exception would interrupt the exit, and leave a traceback in the log.
+
+        gunicorn's own method first has `run` return, and raises it 0.1 s later.
+        """
+        if not self.is_ending:
+            self.is_ending = True
+            sys.exit(0)
 
     def end_idle(self) -> None:
         """Close the connections on which no byte of a request has arrived.

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +57,18 @@ def test_an_interrupt_ends_the_service_at_once(server: Gunicorn, signum: int) ->
     server.signal(signum)
     assert server.wait(seconds=20) == 0
     assert "draining" not in [event["body"] for event in server.events]
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_an_interrupt_of_a_worker_that_is_stopping_leaves_no_traceback(server: Gunicorn, _: int) -> None:
+    server.wait_for("ready", count=2)
+    workers = server.workers()
+    server.signal(signal.SIGINT)
+    for pid in workers:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+    assert server.wait(seconds=20) == 0
+    assert [event for event in server.events if event["severity_text"] not in ("INFO", "DEBUG")] == []
 
 
 def test_sigterm_for_the_whole_process_group_drains_all_the_same(server: Gunicorn) -> None:

@@ -28,7 +28,7 @@ def make(target: Target, digest: str | None, *, again: bool = False) -> Release:
         raise ReleaseError(
             f"deploy/{target.environment}.toml has changed since {target.name} was deployed: deploy the stack first"
         )
-    digest = digest or target.digest()
+    digest = target.digest() if digest is None else digest
     if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
         raise ReleaseError(f"{digest!r} is no digest: a digest is sha256: and 64 hexadecimal digits")
     newest = next(target.releases(), None)
