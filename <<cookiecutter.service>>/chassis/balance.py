@@ -3,6 +3,8 @@
 They accept from one listening socket. The kernel wakes all of them, and whoever is quickest would take most: two
 workers held 180 and 332 of 512 connections, and the clients of the second one waited twice as long. So each worker
 publishes in shared memory how many connections it has, and leaves a new one to others while it is ahead of them.
+Connections that are kept alive stay where they are, also when a worker has a new successor that has none: so a worker
+that is far ahead closes some of its own after their responses, and their clients connect again.
 
 `SO_REUSEPORT` would give each worker a queue of its own. What waits in it is lost when its worker ends.
 """
@@ -33,6 +35,10 @@ AT_ONCE = 64
 """How many connections a worker accepts before it turns to requests again. With one at a time, the loop of a busy
 worker would need as many turns as there are connections, and its turns grow longer with each."""
 
+FAR_AHEAD = 4
+"""A worker is far ahead of the least busy one by one connection in so many, and as many more. It is more than `SLACK`
+grants, or connections would move for ever."""
+
 _counts = memoryview(mmap.mmap(-1, SLOTS * 4)).cast("I")  # shared with the workers, which are forked
 _counts[:] = memoryview(CLOSED.to_bytes(4, "little") * SLOTS).cast("I")
 _free = list(range(SLOTS))
@@ -48,6 +54,12 @@ def release(worker: Any) -> None:
     if worker.slot is not None:
         _counts[worker.slot] = CLOSED
         _free.append(worker.slot)
+
+
+def is_far_ahead(worker: Any) -> bool:
+    """Return whether a worker has so many more connections than another that it should close some."""
+    fewest = min(_counts)
+    return worker.slot is not None and _counts[worker.slot] > fewest + fewest // FAR_AHEAD + FAR_AHEAD
 
 
 class Listener(StreamServer):

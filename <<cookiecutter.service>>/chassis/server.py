@@ -93,9 +93,12 @@ def post_worker_init(worker: Any) -> None:
     lifecycle.started()
 
 
-def pre_request(_worker: Any, req: Any) -> None:
-    """While draining, close each connection after its response. gunicorn drops `Connection` headers of the app."""
-    if lifecycle.is_leaving():
+def pre_request(worker: Any, req: Any) -> None:
+    """While draining, close each connection after its response, and else some that another worker should have.
+
+    gunicorn drops `Connection` headers of the application.
+    """
+    if lifecycle.is_leaving() or (worker.nr % balance.FAR_AHEAD == 0 and balance.is_far_ahead(worker)):
         req.force_close()
 
 

@@ -106,7 +106,11 @@ def _measure(url: str, clients: int) -> tuple[float, float]:
     for one in running:  # all of them are connected before the first begins
         if one.stdout:
             one.stdout.readline()
-    counts = [one.communicate("\n")[0].split() for one in running]
+    for one in running:  # and all begin at once
+        if one.stdin:
+            one.stdin.write("\n")
+            one.stdin.flush()
+    counts = [one.communicate()[0].split() for one in running]
     statements = sum(int(count) for count, _ in counts)
     seconds = sum(float(spent) for _, spent in counts)
     return statements / MEASURED_SECONDS, seconds / statements * 1e3

@@ -36,8 +36,8 @@ class Relay:
         self._speaking = threading.Event()
         self._speaking.set()
         self._forgotten: list[threading.Event] = []
-        self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
-        self._delay_seconds = delay_seconds
+        self.delay_seconds = delay_seconds
+        self.lead_to(host, port)
         self._listener = socket.create_server(listen)
         self.port: int = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
@@ -61,6 +61,10 @@ class Relay:
     def stands_for(self, database_url: str) -> str:
         """Return `database_url` with this relay in the place of its server."""
         return moved(database_url, self.port)
+
+    def lead_to(self, host: str, port: int) -> None:
+        """Have new connections lead to another server."""
+        self._target = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
 
     def freeze(self, *, after_login: bool = False) -> None:
         """Pass nothing on any more, or with `after_login` nothing but logins, which a relay sees only without TLS."""
@@ -122,7 +126,7 @@ class Relay:
     def _pass_requests(self, client: socket.socket, server: socket.socket, speaking: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65_536):
-                time.sleep(self._delay_seconds)
+                time.sleep(self.delay_seconds)
                 if not self._lets_log_in:
                     speaking.wait()
                 server.sendall(data)

@@ -1,5 +1,6 @@
 """The connections are spread evenly over the workers, whatever becomes of one of them."""
 
+import http.client
 import os
 import signal
 import socket
@@ -25,14 +26,27 @@ def connect(server: Gunicorn, processes: ExitStack, count: int) -> None:
         assert client.recv(4_096).startswith(b"HTTP/1.1 200 ")
 
 
-def workers(server: Gunicorn, requests: int) -> Counter[int]:
-    """Return how many of the last `requests` each worker has answered, once all of them are in the log."""
+def ask(client: http.client.HTTPConnection) -> None:
+    """Send a request, over a new connection if the last response has closed the old one."""
+    client.request("GET", "/livez")
+    with client.getresponse() as response:
+        response.read()
+        assert response.status == 200
 
-    def answered() -> list[int]:
+
+def answered(server: Gunicorn, requests: int) -> list[int]:
+    """Return which worker has answered each of `requests`, once all of them are in the log."""
+
+    def found() -> list[int]:
         return [event["process.pid"] for event in server.events if event["logger"] == "access"]
 
-    wait_until(lambda: len(answered()) >= requests)
-    return Counter(answered()[-requests:])
+    wait_until(lambda: len(found()) >= requests)
+    return found()
+
+
+def workers(server: Gunicorn, requests: int) -> Counter[int]:
+    """Return how many of the last `requests` each worker has answered."""
+    return Counter(answered(server, requests)[-requests:])
 
 
 def test_each_worker_has_its_share(database_url: str, processes: ExitStack) -> None:
@@ -72,3 +86,22 @@ def test_the_successor_of_a_worker_that_was_killed_gets_the_share_of_it(
     # It is ahead; by chance it would get 16. A busy machine may keep the successor from its turn for longer than the
     # other one's patience, so one of three is enough.
     assert any(taken_by_the_other() < 8 for _ in range(3))
+
+
+def test_connections_that_are_kept_alive_move_to_a_new_worker(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=2))
+    server.wait_for("ready", count=2)
+    killed, other = ready(server)
+    clients = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(64)]
+    for client in clients:
+        processes.callback(client.close)
+        client.connect()
+        ask(client)
+    mine = [client for client, pid in zip(clients, answered(server, 64), strict=True) if pid == other]
+    os.kill(killed, signal.SIGKILL)
+    server.wait_for("ready", count=3)
+    for _ in range(20):
+        for client in mine:
+            ask(client)
+    last = Counter(answered(server, 64 + 20 * len(mine))[-len(mine) :])
+    assert last[other] < 0.8 * len(mine)

@@ -1,11 +1,13 @@
-"""The clients of `chaos.py`: they remember every answer, and what may be stored because of it."""
+"""The clients of `chaos.py`: some remember every answer and what may be stored because of it, others do harm."""
 
 import http.client
 import json
 import random
+import socket
 import threading
 import time
 import uuid
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -82,3 +84,36 @@ class Client(threading.Thread):
             time.sleep(0.05)
         self.answers.append((began, time.monotonic() - began, method, status, fault))
         return status, json.loads(received or b"null")
+
+
+def trickle(port: int, seconds: float) -> None:
+    """Connect fifty clients that never finish a request."""
+    with ExitStack() as stack, suppress(OSError):
+        sockets = [_connect(port, stack) for _ in range(50)]
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            for sock in sockets:
+                with suppress(OSError):
+                    sock.sendall(b"P")
+            time.sleep(0.3)
+
+
+def reset(port: int) -> None:
+    """Connect fifty clients that reset their connections."""
+    with ExitStack() as stack, suppress(OSError):
+        for _ in range(50):
+            sock = _connect(port, stack)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            sock.sendall(b"GET /probes HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+def pile_up(port: int, seconds: float) -> None:
+    """Connect two hundred clients that do not read."""
+    with ExitStack() as stack, suppress(OSError):
+        for _ in range(200):
+            _connect(port, stack).sendall(b"GET /probes HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(seconds)
+
+
+def _connect(port: int, stack: ExitStack) -> socket.socket:
+    return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))

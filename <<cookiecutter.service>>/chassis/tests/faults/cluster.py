@@ -101,6 +101,17 @@ class Server:
         """Have a standby be a primary."""
         self.execute("pg_ctl", "--pgdata=/data/db", "promote")
 
+    def follow(self, primary: "Server") -> None:
+        """Become a standby of `primary`, which from then on confirms a write once this server has it."""
+        self.execute("rm", "-rf", "/data/db")
+        source = f"host={primary.address} user=postgres password={PASSWORD} application_name=standby"
+        self.execute(
+            "pg_basebackup", f"--dbname={source}", "--pgdata=/data/db", "--checkpoint=fast", "--write-recovery-conf"
+        )
+        self.execute("pg_ctl", "--pgdata=/data/db", "--log=/data/log", "start")
+        primary.configure("synchronous_standby_names", "standby")
+        wait_until(lambda: primary.ask("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
+
     def configure(self, name: str, value: str) -> None:
         """Change a setting and tell the server, which heeds it within moments."""
         self.ask(f"ALTER SYSTEM SET {name} = '{value}'")
@@ -148,8 +159,7 @@ class Server:
 @contextmanager
 def primary(host: str = "postgres-1.internal") -> Iterator[Server]:
     """Return a new server that takes reads and writes."""
-    with _machine(host) as server:
-        server.execute("sh", "-ec", CERTIFICATES, "sh", host)
+    with machine(host) as server:
         server.execute("sh", "-ec", PRIMARY, "sh", PASSWORD)
         server.execute("pg_ctl", "--pgdata=/data/db", "--log=/data/log", "start")
         server.execute("psql", "--quiet", "--command", f"CREATE ROLE service LOGIN PASSWORD '{PASSWORD}'")
@@ -160,15 +170,8 @@ def primary(host: str = "postgres-1.internal") -> Iterator[Server]:
 @contextmanager
 def standby(of: Server, host: str = "postgres-2.internal") -> Iterator[Server]:
     """Return a new standby of the primary `of`, which from then on confirms a write once the standby has it."""
-    with _machine(host) as server:
-        server.execute("sh", "-ec", CERTIFICATES, "sh", host)
-        source = f"host={of.address} user=postgres password={PASSWORD} application_name=standby"
-        server.execute(
-            "pg_basebackup", f"--dbname={source}", "--pgdata=/data/db", "--checkpoint=fast", "--write-recovery-conf"
-        )
-        server.execute("pg_ctl", "--pgdata=/data/db", "--log=/data/log", "start")
-        of.configure("synchronous_standby_names", "standby")
-        wait_until(lambda: of.ask("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
+    with machine(host) as server:
+        server.follow(of)
         yield server
 
 
@@ -198,8 +201,8 @@ def certificate_authority(server: Server, folder: Path) -> Path:
 
 
 @contextmanager
-def _machine(host: str) -> Iterator[Server]:
-    """Return a container in which nothing runs yet, with an empty folder `/data` in memory."""
+def machine(host: str) -> Iterator[Server]:
+    """Return a container in which nothing runs yet, with a folder `/data` in memory and a certificate for `host`."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     run(
         "docker",
@@ -217,6 +220,7 @@ def _machine(host: str) -> Iterator[Server]:
         address = run("docker", "inspect", "--format={{.NetworkSettings.Networks.bridge.IPAddress}}", name)
         server = Server(name, address, host)
         server.execute("chown", "postgres", "/data", user="root")
+        server.execute("sh", "-ec", CERTIFICATES, "sh", host)
         yield server
     finally:
         run("docker", "rm", "--force", "--volumes", name)

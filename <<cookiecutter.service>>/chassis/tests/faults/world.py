@@ -16,7 +16,7 @@ import psycopg
 
 from chassis.testing.process import connections_of, free_port
 from chassis.testing.relay import Relay
-from chassis.tests.faults import cluster, dnsmasq, pgbouncer
+from chassis.tests.faults import clients, cluster, dnsmasq, pgbouncer
 from chassis.tests.faults.load import Load
 from chassis.tests.probe import process
 
@@ -40,6 +40,7 @@ class World:
         self.chance = chance
         self._folder = folder
         self.server = stack.enter_context(cluster.primary())
+        self.spare = stack.enter_context(cluster.machine("postgres-2.internal"))
         self.server.ask(f"ALTER ROLE service SET statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'")
         assert process.run_admin("migrate", DATABASE_URL=self.server.url())[0] == 0
         self.relays = [stack.enter_context(Relay(self.server.address, cluster.PORT))]
@@ -47,7 +48,10 @@ class World:
         self.relays.append(stack.enter_context(Relay(self.server.address, cluster.PORT, listen=second)))
         self.names = stack.enter_context(dnsmasq.names())
         self.names.lead_to("one.internal", "127.0.0.1")
-        self.pooler = stack.enter_context(pgbouncer.pgbouncer(self.server.url(), size=CONNECTIONS))
+        self.ways = [*self.relays, stack.enter_context(Relay(self.server.address, cluster.PORT))]
+        """All ways to the server: by its name, and the pooler's."""
+        at_relay = self.ways[-1].stands_for(self.server.url())
+        self.pooler = stack.enter_context(pgbouncer.pgbouncer(at_relay, size=CONNECTIONS))
         # Without TLS, so that the relays see when a login has succeeded.
         by_name = f"postgresql://service:{cluster.PASSWORD}@{dnsmasq.NAME}:{self.relays[0].port}/probes?sslmode=disable"
         self._options: dict[int, dict[str, Any]] = {
@@ -70,10 +74,14 @@ class World:
         service.wait_for("ready", count=2, seconds=60)
         return service
 
+    def any_port(self) -> int:
+        """Choose a service, by its port."""
+        return self.chance.choice(list(self.services))
+
     @contextmanager
     def disturbing(self) -> Iterator[int]:
         """Choose a service, and note that its connections may be closed."""
-        port = self.chance.choice(list(self.services))
+        port = self.any_port()
         began = time.monotonic()
         self.disturbed[port].append((began, began + 3_600))
         yield port
@@ -100,6 +108,8 @@ class World:
             "server frozen": self.freeze_server,
             "server restarted": lambda _: self.restart_server("fast"),
             "server crashed": lambda _: self.restart_server("immediate"),
+            "server failed over": lambda _: self.fail_over(),
+            "link slow": self.slow_link,
             "packets dropped": self.drop_packets,
             "connections killed": lambda _: self.kill_connections(),
             "proxy frozen": lambda seconds: self.freeze_proxy(seconds, after_login=False),
@@ -109,6 +119,7 @@ class World:
             "connections cut": lambda _: self.relays[0].cut(),
             "connections refused": self.refuse,
             "name server frozen": self.freeze_names,
+            "name server slow": self.slow_names,
             "name server away": self.stop_names,
             "name moved": lambda _: self.move_name(),
             "pooler paused": self.pause_pooler,
@@ -119,9 +130,9 @@ class World:
             "stop and start": lambda _: self.replace(),
             "worker killed": lambda _: self.kill_worker(),
             "log reader asleep": self.leave_log_unread,
-            "clients that trickle": self.trickle,
-            "clients that reset": lambda _: self.reset(),
-            "clients that pile up": self.pile_up,
+            "clients that trickle": lambda seconds: clients.trickle(self.any_port(), seconds),
+            "clients that reset": lambda _: clients.reset(self.any_port()),
+            "clients that pile up": lambda seconds: clients.pile_up(self.any_port(), seconds),
         }
 
     def freeze_server(self, seconds: float) -> None:
@@ -133,6 +144,23 @@ class World:
         """Restart the server."""
         self.server.stop(mode)
         self.server.start()
+
+    def fail_over(self) -> None:
+        """Have a new standby confirm every write, then crash the primary and promote the standby."""
+        self.spare.follow(self.server)
+        self.server.stop("immediate")
+        self.spare.promote()
+        self.server, self.spare = self.spare, self.server
+        for relay in self.ways:
+            relay.lead_to(self.server.address, cluster.PORT)
+
+    def slow_link(self, seconds: float) -> None:
+        """Have each packet to the server take a fifth of a second."""
+        for relay in self.ways:
+            relay.delay_seconds = 0.2
+        time.sleep(seconds)
+        for relay in self.ways:
+            relay.delay_seconds = 0
 
     def drop_packets(self, seconds: float) -> None:
         """Drop all packets from and to the server."""
@@ -178,6 +206,12 @@ class World:
         self.names.freeze()
         time.sleep(seconds)
         self.names.thaw()
+
+    def slow_names(self, seconds: float) -> None:
+        """Have the name server answer up to 0.8 s late."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self.freeze_names(0.8)
 
     def stop_names(self, seconds: float) -> None:
         """Have the name server be away."""
@@ -248,40 +282,10 @@ class World:
 
     def leave_log_unread(self, seconds: float) -> None:
         """Have the reader of the log sleep."""
-        service = self.services[self.chance.choice(list(self.services))]
+        service = self.services[self.any_port()]
         service.is_read.clear()
         time.sleep(seconds)
         service.is_read.set()
-
-    def trickle(self, seconds: float) -> None:
-        """Connect fifty clients that never finish a request."""
-        with ExitStack() as stack, suppress(OSError):
-            sockets = [self._connect(stack) for _ in range(50)]
-            ends = time.monotonic() + seconds
-            while time.monotonic() < ends:
-                for sock in sockets:
-                    with suppress(OSError):
-                        sock.sendall(b"P")
-                time.sleep(0.3)
-
-    def reset(self) -> None:
-        """Connect fifty clients that reset their connections."""
-        with ExitStack() as stack, suppress(OSError):
-            for _ in range(50):
-                sock = self._connect(stack)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                sock.sendall(b"GET /probes HTTP/1.1\r\nHost: a\r\n\r\n")
-
-    def pile_up(self, seconds: float) -> None:
-        """Connect two hundred clients that do not read."""
-        with ExitStack() as stack, suppress(OSError):
-            for _ in range(200):
-                self._connect(stack).sendall(b"GET /probes HTTP/1.1\r\nHost: a\r\n\r\n")
-            time.sleep(seconds)
-
-    def _connect(self, stack: ExitStack) -> socket.socket:
-        port = self.chance.choice(list(self.services))
-        return stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
 
     def footprint(self) -> dict[str, int]:
         """Return open files, resident memory in KB, and connections to the database, of a worker of each service."""
