@@ -4,7 +4,7 @@ They accept from one listening socket. The kernel wakes all of them, and whoever
 workers held 180 and 332 of 512 connections, and the clients of the second one waited twice as long. So each worker
 publishes in shared memory how many connections it has, and leaves a new one to others while it is ahead of them.
 Connections that are kept alive stay where they are, also when a worker has a new successor that has none: so a worker
-that is far ahead closes some of its own after their responses, and their clients connect again.
+that stays far ahead closes some of its own after their responses, and their clients connect again.
 
 `SO_REUSEPORT` would give each worker a queue of its own. What waits in it is lost when its worker ends.
 """
@@ -39,6 +39,10 @@ FAR_AHEAD = 4
 """A worker is far ahead of the least busy one by one connection in so many, and as many more. It is more than `SLACK`
 grants, or connections would move for ever."""
 
+LONG_AHEAD = 20
+"""After so many heartbeats, 2 s, a worker that is still far ahead gives connections away. While hundreds of clients
+connect at once it is so for a moment, and closing their connections would have them connect once more."""
+
 _counts = memoryview(mmap.mmap(-1, SLOTS * 4)).cast("I")  # shared with the workers, which are forked
 _counts[:] = memoryview(CLOSED.to_bytes(4, "little") * SLOTS).cast("I")
 _free = list(range(SLOTS))
@@ -56,10 +60,16 @@ def release(worker: Any) -> None:
         _free.append(worker.slot)
 
 
-def is_far_ahead(worker: Any) -> bool:
-    """Return whether a worker has so many more connections than another that it should close some."""
+def watch(worker: Any) -> None:
+    """Count the heartbeats since which a worker has been far ahead. Called by the worker at each of them."""
     fewest = min(_counts)
-    return worker.slot is not None and _counts[worker.slot] > fewest + fewest // FAR_AHEAD + FAR_AHEAD
+    is_far_ahead = worker.slot is not None and _counts[worker.slot] > fewest + fewest // FAR_AHEAD + FAR_AHEAD
+    worker.beats_ahead = worker.beats_ahead + 1 if is_far_ahead else 0
+
+
+def gives_away(worker: Any) -> bool:
+    """Return whether a worker closes a connection after its next response: one in `FAR_AHEAD`, if it is long ahead."""
+    return bool(worker.beats_ahead > LONG_AHEAD and worker.nr % FAR_AHEAD == 0)
 
 
 class Listener(StreamServer):

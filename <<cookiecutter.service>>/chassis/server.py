@@ -98,7 +98,7 @@ def pre_request(worker: Any, req: Any) -> None:
 
     gunicorn drops `Connection` headers of the application.
     """
-    if lifecycle.is_leaving() or (worker.nr % balance.FAR_AHEAD == 0 and balance.is_far_ahead(worker)):
+    if lifecycle.is_leaving() or balance.gives_away(worker):
         req.force_close()
 
 

@@ -76,6 +76,9 @@ class Worker(GeventWorker):
     slot: int | None
     """Its place in what the workers know of each other, see `balance.py`."""
 
+    beats_ahead = 0
+    """For how many heartbeats it has had far more connections than another worker, see `balance.py`."""
+
     is_ending = False
     """Whether it exits in any case, and only has to close what it has opened."""
 
@@ -94,6 +97,7 @@ class Worker(GeventWorker):
         # SIGTERM may reach the whole process group at once (a terminal, systemd); only the arbiter says when to stop.
         while self.alive or lifecycle.is_draining():
             self.notify()
+            balance.watch(self)
             gevent.sleep(0.1)
 
         for server in servers:
