@@ -31,6 +31,9 @@ PATIENCE_SECONDS = 0.02
 takes it: one, then two, then four and so on, as long as the others take none. A busy worker needs about this long for
 one turn of its event loop."""
 
+LOOK_SECONDS = 0.002
+"""How often a worker that leaves a connection to others looks whether it is its turn again."""
+
 AT_ONCE = 64
 """How many connections a worker accepts before it turns to requests again. With one at a time, the loop of a busy
 worker would need as many turns as there are connections, and its turns grow longer with each."""
@@ -125,7 +128,7 @@ class Listener(StreamServer):
             return True
         self._deadline = self._deadline or now + PATIENCE_SECONDS
         self.stop_accepting()  # else the loop would turn without a pause while the connection waits
-        self._timer = self.loop.timer(self._deadline - now)
+        self._timer = self.loop.timer(min(self._deadline - now, LOOK_SECONDS))
         self._timer.start(self._resume)
         return False
 

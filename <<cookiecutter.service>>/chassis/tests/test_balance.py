@@ -4,6 +4,8 @@ import http.client
 import os
 import signal
 import socket
+import statistics
+import time
 from collections import Counter
 from contextlib import ExitStack
 
@@ -107,3 +109,27 @@ def test_connections_that_are_kept_alive_move_to_a_new_worker(database_url: str,
         return sum(pid != other for pid in answered(server, 1)[-len(mine) :])
 
     wait_until(lambda: others() > 0.2 * len(mine))
+
+
+def test_clients_that_connect_at_once_do_not_wait_for_a_turn_that_has_come(
+    database_url: str, processes: ExitStack
+) -> None:
+    one, two = (processes.enter_context(Gunicorn(DATABASE_URL=database_url, WEB_CONCURRENCY=n)) for n in (1, 2))
+    two.wait_for("ready", count=2)
+
+    def slowest_seconds(server: Gunicorn) -> float:
+        """Return after how long the last of four clients has its response."""
+        with ExitStack() as stack:
+            began = time.monotonic()
+            address = ("127.0.0.1", server.port)
+            clients = [stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(4)]
+            for client in clients:
+                client.sendall(REQUEST)
+            for client in clients:
+                assert client.recv(4_096)
+            return time.monotonic() - began
+
+    # A single worker leaves nothing to others, and shows how busy the machine is.
+    pairs = [(slowest_seconds(one), slowest_seconds(two)) for _ in range(25)]
+    usual, shared = (statistics.median(times) for times in zip(*pairs, strict=True))
+    assert shared < 1.8 * usual
