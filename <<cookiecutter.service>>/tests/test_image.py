@@ -62,7 +62,7 @@ def test_the_user_may_not_write_anything_of_the_image(image: str) -> None:
 
 
 def test_what_is_optional_is_in_the_image_when_the_build_asks_for_it(image: str) -> None:
-    asking = ["JWKS_URL=https://issuer.example.com/keys", "TOKEN_ISSUER=issuer", "TOKEN_AUDIENCE=notes", URL]
+    asking = ["JWKS_URL=https://issuer.example.com/keys", "TOKEN_ISSUER=issuer", "TOKEN_AUDIENCE=service", URL]
     command = ["python", "-m", "service.admin", "config"]
     options = [f"--env={variable}" for variable in asking]
     done = subprocess.run(["docker", "run", "--rm", *options, image, *command], capture_output=True, check=False)  # noqa: S607
