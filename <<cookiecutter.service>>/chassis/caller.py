@@ -1,4 +1,4 @@
-"""Who sent the request: the claims of its token, where `JWKS_URL` asks for tokens.
+"""Who sent the request: the claims of its token, where `JWKS_URL` asks for tokens; and what is passed on to others.
 
 A route asks for scopes with `scopes=["items:write"]`, and then they stand in the contract too. A handler that needs to
 know more asks `current()`, for example for the owner of what it stores. https://www.rfc-editor.org/rfc/rfc9068
@@ -8,9 +8,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import abort, g
+from flask import abort, g, has_request_context, request
 
 from chassis import errors
+
+TRACE_FIELDS = ("traceparent", "tracestate", "X-Amzn-Trace-Id")
+"""https://www.w3.org/TR/trace-context/
+https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-request-tracing.html"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +53,15 @@ def require(scopes: Collection[str]) -> None:
         response = errors.problem(403, f"The token must allow: {missing}.")
         response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{missing}"'
         abort(response)
+
+
+def propagated_headers() -> dict[str, str]:
+    """Return the header fields by which a request to another service belongs to the current one: its ID and its trace.
+
+    Where this service traces, the parent in `traceparent` is its own span. In a job, which no request has caused, there
+    are no fields. The token is never among them: it is meant for this service.
+    """
+    if not has_request_context():
+        return {}
+    trace = {name: request.headers[name] for name in TRACE_FIELDS if name in request.headers}
+    return {"X-Request-ID": g.request_id, **trace}

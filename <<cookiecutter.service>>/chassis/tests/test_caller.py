@@ -38,6 +38,12 @@ def open_door() -> Door:
     return get_doors()
 
 
+@doors.get("/doors/next")
+def get_next() -> dict[str, str]:
+    """Return what a request to another service would have."""
+    return caller.propagated_headers()
+
+
 @pytest.fixture
 def app(settings: config.Config, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> Flask:
     """Return an application with doors that asks for tokens."""
@@ -104,3 +110,18 @@ def test_a_browser_asks_without_a_token_whether_a_page_may_send_one(client: Flas
     assert (answer.status_code, answer.data) == (200, b"")
     assert client.options("/doors").status_code == 401
     assert client.post("/doors", headers={"Access-Control-Request-Method": "POST"}).status_code == 401
+
+
+def test_a_request_to_another_service_has_the_id_and_the_trace_of_this_one_and_not_its_token(
+    settings: config.Config,
+) -> None:
+    client = chassis_app.create(settings, [doors]).test_client()
+    trace = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "a=1", "X-Amzn-Trace-Id": "Root=1-0-0"}
+    answer = client.get("/doors/next", headers={**trace, "X-Request-ID": "mine", "Authorization": "Bearer x"})
+    assert answer.get_json() == {**trace, "X-Request-ID": "mine"}
+    answer = client.get("/doors/next")
+    assert answer.get_json() == {"X-Request-ID": answer.headers["X-Request-ID"]}
+
+
+def test_without_a_request_nothing_is_passed_on() -> None:
+    assert caller.propagated_headers() == {}

@@ -1,5 +1,6 @@
 """Traces, as a collector gets them: from real processes, over OTLP."""
 
+import json
 import os
 import signal
 import socket
@@ -302,6 +303,22 @@ def test_without_an_endpoint_nothing_of_it_is_imported(database_url: str) -> Non
 
     assert imported() == "[]"
     assert "opentelemetry" in imported(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4318")
+
+
+def test_for_another_service_the_span_of_this_one_is_the_parent(database_url: str) -> None:
+    program = (
+        "from chassis import caller; from chassis.tests.probe.app import create_app; app = create_app();"
+        "app.add_url_rule('/next', view_func=caller.propagated_headers);"
+        f"headers = {{'traceparent': '00-{'a' * 32}-{'b' * 16}-01', 'tracestate': 'a=1'}};"
+        "print(app.test_client().get('/next', headers=headers).text)"
+    )
+    env = environment(DATABASE_URL=database_url, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    headers = json.loads(done.stdout.splitlines()[-1])
+    version, trace_id, parent, flags = headers["traceparent"].split("-")
+    assert (version, trace_id, flags, headers["tracestate"]) == ("00", "a" * 32, "01", "a=1")
+    assert len(parent) == 16
+    assert parent != "b" * 16
 
 
 def test_an_endpoint_without_the_packages_is_refused_in_one_line(database_url: str, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from chassis.tests.faults import chaos, cluster, dnsmasq, pgbouncer
+from chassis.testing import dnsmasq
+from chassis.tests.faults import chaos, cluster, pgbouncer
 from chassis.tests.probe.code import Code
 
 pytestmark = [cluster.needs_docker, cluster.needs_root, dnsmasq.needs_dnsmasq, pgbouncer.needed]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from chassis.testing import dnsmasq
 from chassis.testing.process import wait_until
-from chassis.tests.faults import cluster, dnsmasq
+from chassis.tests.faults import cluster
 from chassis.tests.faults.load import Load
 from chassis.tests.probe.process import AsDeployed, run_admin
 

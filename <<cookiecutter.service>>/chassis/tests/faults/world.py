@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from chassis.testing import dnsmasq
 from chassis.testing.process import connections_of, free_port
 from chassis.testing.relay import Relay
-from chassis.tests.faults import clients, cluster, dnsmasq, pgbouncer
+from chassis.tests.faults import clients, cluster, pgbouncer
 from chassis.tests.faults.load import Load
 from chassis.tests.probe import process
 

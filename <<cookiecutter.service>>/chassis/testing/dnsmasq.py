@@ -19,6 +19,9 @@ from chassis.testing.process import wait_until
 NAME = "postgres.mycompany.test"
 """What the service knows: a CNAME, which leads to the host that is the database at the moment."""
 
+IS_USABLE = shutil.which("dnsmasq") is not None and os.geteuid() == 0
+"""Whether `names` can be used: only root may give a process its own resolver."""
+
 needs_dnsmasq = pytest.mark.skipif(
     shutil.which("dnsmasq") is None and "CI" not in os.environ,  # there it must not be missed
     reason="dnsmasq is not installed here",
@@ -35,13 +38,14 @@ exec "$@"
 class Names:
     """The name server. `within` is the command in whose surroundings a process asks it, and nobody else does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str, timeout_seconds: int) -> None:
+        self._name = name
         # Any address of 127/8 is the machine itself; port 53 of an arbitrary one is nobody else's.
         self.address = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"
         self.log = folder / "queries"
         self.log.touch()
-        # One prompt attempt: a name server that is away is the business of the service's own time-outs.
-        (folder / "resolv.conf").write_text(f"nameserver {self.address}\noptions timeout:1 attempts:2\n")
+        options = f"options timeout:{timeout_seconds} attempts:2"
+        (folder / "resolv.conf").write_text(f"nameserver {self.address}\n{options}\n")
         (folder / "nsswitch.conf").write_text("hosts: dns\n")
         self.within = ["unshare", "--mount", "sh", "-ec", SURROUNDINGS, "sh", str(folder)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,7 +57,7 @@ class Names:
             [
                 *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root"),
                 *("--no-resolv", "--no-hosts", "--bind-interfaces", f"--listen-address={self.address}"),
-                *("--local=/#/", f"--cname={NAME},{host}", f"--host-record={host},{address}"),
+                *("--local=/#/", f"--cname={self._name},{host}", f"--host-record={host},{address}"),
                 *("--log-queries", f"--log-facility={self.log}"),
             ]
         )
@@ -77,11 +81,11 @@ class Names:
 
     def queries(self) -> int:
         """How often the name's IPv4 address has been asked for."""
-        return self.log.read_text().count(f"query[A] {NAME} ")
+        return self.log.read_text().count(f"query[A] {self._name} ")
 
     def resolve(self) -> str | None:
         """Return the address that the name leads to, as an answer on the wire says it. RFC 1035, section 4."""
-        question = b"".join(bytes([len(label)]) + label.encode() for label in NAME.split(".")) + b"\0"
+        question = b"".join(bytes([len(label)]) + label.encode() for label in self._name.split(".")) + b"\0"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0.2)
             sock.connect((self.address, 53))
@@ -94,10 +98,14 @@ class Names:
 
 
 @contextmanager
-def names() -> Iterator[Names]:
-    """Return a name server that runs until the block ends."""
+def names(name: str = NAME, timeout_seconds: int = 1) -> Iterator[Names]:
+    """Return a name server for `name` that runs until the block ends.
+
+    A process within waits `timeout_seconds` for each of two attempts to ask it. By default that is short: a name server
+    that is away is the business of the service's own time-outs.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        server = Names(Path(folder))
+        server = Names(Path(folder), name, timeout_seconds)
         try:
             yield server
         finally:
