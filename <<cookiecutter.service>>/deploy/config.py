@@ -138,6 +138,10 @@ class Service:
     """Milliseconds. If green is slower, it gets no traffic; if the service is slower, an alarm is raised."""
     log_retention_days: int
     """Days for which logs are kept: one of the keys of `RETENTION`."""
+    database_proxy: bool = False
+    """Whether tasks connect to PostgreSQL through the service's own RDS Proxy."""
+    database_proxy_connections: int = 0
+    """Connections to the server that this proxy may open, for all tasks together. With 0 there is no proxy."""
     listener_priority: int | None = None
     """Priority of the service's listener rule, 1 to 50000. No two services of a platform may have the same one. The
     default is a hash of the service's name; set a value if the hashes of two services are equal."""
@@ -238,14 +242,20 @@ class Environment:
         """Return the number of database connections that a deployment needs: for blue, green and the migration.
 
         A pool that renews a connection opens the new one before it has closed the old one, so each may hold one more.
+        Through a proxy, it is what the proxy opens. One that tasks do not use yet, or no more, still counts: a
+        deployment has tasks of both kinds.
         """
+        if self.service.database_proxy:
+            return self.service.database_proxy_connections
         per_task = int(self.variables["WEB_CONCURRENCY"]) * (int(self.variables["DATABASE_POOL_SIZE"]) + 1)
-        return 2 * self.service.tasks_max * per_task + MIGRATION_CONNECTIONS
+        direct = 2 * self.service.tasks_max * per_task + MIGRATION_CONNECTIONS
+        return direct + self.service.database_proxy_connections
 
     @property
     def database_url(self) -> str:
-        """Return the URL of the service's database. libpq takes user and password from `PGUSER` and `PGPASSWORD`.
+        """Return the URL of the service's database at the server itself.
 
+        libpq takes user and password from `PGUSER` and `PGPASSWORD`.
         With `channel_binding=require` the server must prove that it knows the password, so no other can impersonate it.
         """
         return f"postgresql://postgres.{self.domain}/{self.service_name}?sslmode=require&channel_binding=require"

@@ -25,7 +25,7 @@ RELATED = ("DRAIN_SECONDS", "SHUTDOWN_SECONDS", "WEB_CONCURRENCY", "DATABASE_POO
 
 def faults(environment: Environment) -> Iterator[str]:
     """Yield a message for each rule that is violated."""
-    for check in (_times, _machines, _connections):
+    for check in (_times, _machines, _connections, _proxy):
         yield from check(environment)
 
 
@@ -90,9 +90,30 @@ def _connections(environment: Environment) -> Iterator[str]:
     peak = environment.peak_connections
     free = environment.platform.database_max_connections - RESERVED_CONNECTIONS
     if peak > free:
-        formula = f"2 * tasks_max * WEB_CONCURRENCY * (DATABASE_POOL_SIZE + 1) + {MIGRATION_CONNECTIONS}"
+        own = environment.service
+        direct = f"2 * tasks_max * WEB_CONCURRENCY * (DATABASE_POOL_SIZE + 1) + {MIGRATION_CONNECTIONS}"
+        proxied = "database_proxy_connections" if own.database_proxy_connections else ""
+        formula = proxied if own.database_proxy else " + ".join(filter(None, (direct, proxied)))
         supply = f"database_max_connections - {RESERVED_CONNECTIONS}"
         yield f"a release needs {peak} database connections ({formula}), and the server has {free} ({supply})"
+
+
+def _proxy(environment: Environment) -> Iterator[str]:
+    own = environment.service
+    connections, least = own.database_proxy_connections, -(-environment.platform.database_max_connections // 100)
+    if own.database_proxy and not connections:
+        yield "[service] database_proxy needs database_proxy_connections: what the proxy may open at the server"
+    if not connections:
+        return
+    # https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_ConnectionPoolConfiguration.html
+    if connections < least:
+        yield f"[service] database_proxy_connections must be 0 or at least {least}, 1 % of database_max_connections"
+    if environment.existing.database:
+        yield "[service] database_proxy_connections must be 0 with [existing] database: RDS Proxy needs a server of RDS"
+    if not environment.owns_credentials:
+        yield "[service] database_proxy_connections needs the user that the stack creates: no PGUSER in [secrets]"
+    if "--" in environment.service_name:
+        yield "[service] database_proxy_connections must be 0: RDS Proxy takes no name with two hyphens in a row"
 
 
 def _keepalive_seconds() -> int:

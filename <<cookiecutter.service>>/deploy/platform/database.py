@@ -16,6 +16,9 @@ CNAME_SECONDS = 5
 Connections follow within `DATABASE_MAX_LIFETIME_SECONDS`.
 """
 
+POSTGRES = rds.PostgresEngineVersion.of("18", "18")
+"""The version of the server."""
+
 
 def database(
     stack: Stack,
@@ -33,6 +36,8 @@ def database(
     else:
         server = _server(stack, environment, network, tasks)
         host, secret = server.db_instance_endpoint_address, _secret_arn(server)
+        [own] = server.connections.security_groups
+        export(stack, environment, "DatabaseSecurityGroup", own.security_group_id)
     if secret:
         export(stack, environment, "DatabaseSecret", secret)
     # Factor IV: services know this name only, and follow it to another server.
@@ -57,7 +62,7 @@ def _server(
     stack: Stack, environment: Environment, network: ec2.IVpc, tasks: ec2.SecurityGroup
 ) -> rds.DatabaseInstance:
     platform = environment.platform
-    engine = rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.of("18", "18"))
+    engine = rds.DatabaseInstanceEngine.postgres(version=POSTGRES)
     parameters = rds.ParameterGroup(
         stack,
         "DatabaseParameters",

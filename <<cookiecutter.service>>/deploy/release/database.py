@@ -2,7 +2,7 @@
 
 import json
 
-from deploy import config
+from deploy import config, files
 from deploy.release.target import ReleaseError, Target, client, say
 from deploy.release.task import run_once
 
@@ -13,8 +13,14 @@ def database(target: Target, *, rotate: bool) -> None:
     The old user goes on working, and so do the tasks that know it. A release that is made again then uses the new one.
 
     Raises:
-        ReleaseError: There is no such task, since the environment file names the credentials; or it failed.
+        ReleaseError: There is no such task, since the environment file names the credentials; or it failed. With
+            `rotate`: a proxy would refuse the old user at once.
     """
+    if rotate and files.read(target.environment)["service"].get("database_proxy"):
+        raise ReleaseError(
+            "--rotate would cut tasks off, since the proxy knows one user only: set database_proxy = false, deploy the"
+            " stack, release and run first"
+        )
     family = f"{target.name}-database"
     try:
         arn = target.ecs.describe_task_definition(taskDefinition=family)["taskDefinition"]["taskDefinitionArn"]

@@ -16,11 +16,15 @@ def credentials(stack: Stack, environment: Environment) -> dict[str, ecs.Secret]
     """
     if not environment.owns_credentials:
         return {}
-    secret = stack.node.try_find_child("Credentials")
-    if not isinstance(secret, secretsmanager.Secret):
-        secret = _secret(stack, environment)
+    secret = credentials_secret(stack, environment)
     keys = {"PGUSER": "username", "PGPASSWORD": "password"}
     return {name: ecs.Secret.from_secrets_manager(secret, key) for name, key in keys.items()}  # type: ignore[arg-type] # the protocol names parameters differently
+
+
+def credentials_secret(stack: Stack, environment: Environment) -> secretsmanager.Secret:
+    """Return the secret with the database's user and password, which is created at the first call."""
+    found = stack.node.try_find_child("Credentials")
+    return found if isinstance(found, secretsmanager.Secret) else _secret(stack, environment)
 
 
 def _secret(stack: Stack, environment: Environment) -> secretsmanager.Secret:

@@ -17,7 +17,7 @@ from constructs import Construct
 from deploy import config, files
 from deploy.config import Environment
 from deploy.platform.exports import shared
-from deploy.service import alarms, controller, functions, metrics, oneoff, pipeline, routing
+from deploy.service import alarms, controller, functions, metrics, oneoff, pipeline, proxy, routing
 from deploy.service.task import task_definition
 
 CPU_PERCENT = 60
@@ -50,7 +50,8 @@ def service_stack(scope: Construct, environment: Environment, digest: str) -> cd
         retention=logs.RetentionDays[config.RETENTION[environment.service.log_retention_days]],
         removal_policy=cdk.RemovalPolicy.DESTROY,
     )
-    task = task_definition(stack, environment, digest, log_group)
+    database = proxy.variables(environment, proxy.proxy(stack, environment, vpc, tasks))
+    task = task_definition(stack, environment, digest, log_group, database)
     routes = routing.routing(stack, environment, vpc, tasks)
     logged = metrics.metrics(stack, environment, log_group)
     metrics.dashboard(stack, environment, logged)

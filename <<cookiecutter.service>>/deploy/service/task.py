@@ -20,9 +20,9 @@ USER = "10001:10001"
 
 
 def task_definition(
-    stack: Stack, environment: Environment, digest: str, log_group: logs.LogGroup
+    stack: Stack, environment: Environment, digest: str, log_group: logs.LogGroup, database: dict[str, str]
 ) -> ecs.TaskDefinition:
-    """Create the task definition for the image with `digest`."""
+    """Create the task definition for the image with `digest`. `database` is the variables about the database."""
     execution = execution_role(stack, environment)
     own = role(stack, "TaskRole", "ecs-tasks", description="What the service itself may do: nothing")
     task = definition(
@@ -37,7 +37,7 @@ def task_definition(
         log_group,
         image=image(stack, environment, digest),
         variables={
-            "DATABASE_URL": environment.database_url,
+            **database,
             **environment.variables,
             "PORT": str(config.PORT),
             # The balancer's addresses change within its subnets, and the security group lets nobody else reach tasks.

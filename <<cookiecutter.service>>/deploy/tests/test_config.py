@@ -36,6 +36,29 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
             "a release needs 241 database connections (2 * tasks_max * WEB_CONCURRENCY * (DATABASE_POOL_SIZE + 1) + 1)",
         ),
         ({"variables__WEB_CONCURRENCY": 4}, "and the server has 185 (database_max_connections - 15)"),
+        (
+            {"service__database_proxy_connections": 60},
+            "(DATABASE_POOL_SIZE + 1) + 1 + database_proxy_connections), and the server has 185",
+        ),
+        (
+            {"service__database_proxy": True, "service__database_proxy_connections": 186},
+            "a release needs 186 database connections (database_proxy_connections), and the server has 185",
+        ),
+        ({"service__database_proxy": True}, "[service] database_proxy needs database_proxy_connections"),
+        (
+            {"service__database_proxy_connections": 1},
+            "[service] database_proxy_connections must be 0 or at least 2, 1 % of database_max_connections",
+        ),
+        (
+            {"service__database_proxy_connections": 20}
+            | {"existing__database": {"host": "h", "security_group": "sg-1", "secret": "arn"}},
+            "[service] database_proxy_connections must be 0 with [existing] database: RDS Proxy needs a server of RDS",
+        ),
+        (
+            {"service__database_proxy_connections": 20}
+            | {"secrets__PGUSER": f"{SECRET}:username", "secrets__PGPASSWORD": f"{SECRET}:password"},
+            "[service] database_proxy_connections needs the user that the stack creates: no PGUSER in [secrets]",
+        ),
         ({"account": "12"}, "account '12' is not the number of an AWS account"),
         ({"service__capacity": "LAMBDA"}, "[service] capacity must be FARGATE, FARGATE_SPOT or EC2"),
         ({"service__controller": "EXTERNAL"}, "[service] controller must be CODE_DEPLOY or ECS"),
@@ -126,6 +149,13 @@ def test_what_cannot_work_is_one_line(changes: dict[str, Any], fault: str) -> No
         environments.parse("staging", changed(**changes))
     assert str(refused.value).startswith("deploy/staging.toml: ")
     assert "\n" not in str(refused.value)
+
+
+def test_tasks_that_need_more_connections_than_the_server_has_may_share_those_of_a_proxy() -> None:
+    many = {"service__tasks_max": 100, "service__database_proxy_connections": 40}
+    with pytest.raises(config.ConfigError, match="a release needs 2441 database connections"):
+        environments.parse("staging", changed(**many))
+    assert environments.parse("staging", changed(**many, service__database_proxy=True)).peak_connections == 40
 
 
 def test_traces_are_configured_as_anything_else() -> None:

@@ -457,6 +457,20 @@ def test_a_new_user_of_the_database_is_created_by_a_task(
 
 
 @once
+def test_a_new_user_is_refused_where_tasks_use_a_proxy_that_knows_the_old_one_only(
+    aws: Cloud, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxied = changed(service__database_proxy=True, service__database_proxy_connections=40)
+    monkeypatch.setattr(files, "read", lambda _name: proxied)  # pyrefly: ignore
+    secrets, name = aws.client("secretsmanager"), f"staging/{NAME}/database"
+    before = secrets.get_secret_value(SecretId=name)["SecretString"]
+    ran = command(capsys, "database", "--rotate")
+    assert (ran.status, ran.err.count("\n")) == (1, 1)
+    assert "set database_proxy = false, deploy the stack, release and run first" in ran.err
+    assert secrets.get_secret_value(SecretId=name)["SecretString"] == before
+
+
+@once
 def test_a_shell_has_a_root_that_can_be_written_to_and_ends_by_itself(
     aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -516,6 +530,7 @@ def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
         "x86": {"service__architecture": "X86_64"},
         "on demand": {"service__capacity": "FARGATE"},
         "at night off": {"platform__night": "19-5"},
+        "proxy": {"service__database_proxy_connections": 40},
         "standby": {"platform__database_multi_az": True, "platform__nat_gateways": 3},
     }
     spot = {"service__capacity": "FARGATE_SPOT"}
@@ -527,6 +542,7 @@ def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
         assert last["dollars_a_million_requests"] > 0
         sums[name] = last["dollars_a_month"]
     assert sums["at night off"] < sums["small"] < min(sums["x86"], sums["on demand"], sums["standby"])
+    assert sums["proxy"] - sums["small"] == pytest.approx(2 * 0.015 * 730)  # of the two processors of a t4g.medium
 
 
 def test_status_shows_what_runs_and_what_there_is(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
