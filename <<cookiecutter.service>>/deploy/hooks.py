@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
@@ -162,8 +163,12 @@ def _authorize() -> None:
         }
     )
     request = Request(secret["token_url"], body.encode(), {"Accept": "application/json"})  # noqa: S310 - our own secret
-    with urlopen(request, timeout=client.REQUEST_SECONDS) as answer:  # noqa: S310 - as above
-        client.credentials["Authorization"] = f"Bearer {json.load(answer)['access_token']}"
+    try:
+        with urlopen(request, timeout=client.REQUEST_SECONDS) as answer:  # noqa: S310 - as above
+            client.credentials["Authorization"] = f"Bearer {json.load(answer)['access_token']}"
+    except HTTPError as error:
+        error.close()  # it is the response, too
+        raise
 
 
 def _expected(task: Task) -> tuple[str, str | None]:

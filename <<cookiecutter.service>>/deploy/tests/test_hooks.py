@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from moto.moto_api import state_manager
@@ -335,13 +336,25 @@ def test_hooks_get_a_token_where_the_service_wants_one(cloud: Cloud, monkeypatch
     }
 
 
+def test_the_response_of_an_issuer_that_refuses_is_closed(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), Issuer) as issuer:
+        Thread(target=issuer.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{issuer.server_port}/nothing"
+        secret = json.dumps({"token_url": url, "client_id": "hooks", "client_secret": "s"})
+        made = cloud.client("secretsmanager").create_secret(Name="hooks", SecretString=secret)
+        monkeypatch.setenv("TOKEN_CREDENTIALS", made["ARN"])
+        with pytest.raises(HTTPError, match="404") as refused:
+            hooks._authorize()  # noqa: SLF001 - as above
+    assert refused.value.fp.closed
+
+
 class Issuer(BaseHTTPRequestHandler):
-    """Issues tokens that repeat the request."""
+    """Issues tokens that repeat the request, at `/token`."""
 
     def do_POST(self) -> None:
         """Answer with a token."""
         token = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.send_response(200)
+        self.send_response(200 if self.path == "/token" else 404)
         self.end_headers()
         self.wfile.write(json.dumps({"access_token": token}).encode())
 
