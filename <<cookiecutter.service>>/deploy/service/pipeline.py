@@ -56,7 +56,8 @@ def _statements(
     cluster, name, family = shared(environment, "Cluster"), environment.service_name, environment.stack_name
     service = ecs_arn(stack, "service", cluster, name)
     tasks = ecs_arn(stack, "task", cluster, "*")
-    definitions = [ecs_arn(stack, "task-definition", f"{each}:*") for each in (family, f"{family}-database")]
+    # Not the one that creates the database: it knows the password of the server's master.
+    definitions = [ecs_arn(stack, "task-definition", f"{family}:*")]
     passed = [each.role_arn for each in (task.task_role, task.execution_role) if each]
     stack_arn = stack.format_arn(service="cloudformation", resource="stack", resource_name=f"{family}/*")
     image = stack.format_arn(

@@ -290,6 +290,22 @@ def _execute(backend: Any, change_set_name: str, stack_name: str | None = None) 
 setattr(CloudFormationBackend, "execute_change_set", _execute)  # noqa: B010 - as above
 
 
+_created = TaskDefinition.create_from_cloudformation_json
+
+
+def _with_roles(
+    _kind: Any, resource_name: str, cloudformation_json: dict[str, Any], *arguments: Any, **options: Any
+) -> Any:
+    """Create a task definition with its roles, which moto's CloudFormation leaves out."""
+    made = _created(resource_name, cloudformation_json, *arguments, **options)
+    made.task_role_arn = cloudformation_json["Properties"]["TaskRoleArn"]
+    made.execution_role_arn = cloudformation_json["Properties"]["ExecutionRoleArn"]
+    return made
+
+
+setattr(TaskDefinition, "create_from_cloudformation_json", classmethod(_with_roles))  # noqa: B010 - as above
+
+
 def _replace(kind: Any, original_resource: Any, new_resource_name: str, **options: Any) -> Any:
     """Replace a task definition by its next revision, whose containers moto's own names as no client reads them."""
     made = kind.create_from_cloudformation_json(new_resource_name, **options)

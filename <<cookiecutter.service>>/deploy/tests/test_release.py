@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.client import BaseClient
 from moto.moto_api import state_manager
 
 from deploy import config, files
@@ -487,38 +486,6 @@ def test_a_shell_has_a_root_that_can_be_written_to_and_ends_by_itself(
     [container] = task["containerDefinitions"]
     assert container["command"] == ["sleep", "3600"]
     assert not container["readonlyRootFilesystem"]
-
-
-@once
-def test_the_roles_may_do_what_the_commands_do(
-    aws: Cloud,
-    all_stacks: Mapping[tuple[str, str], Stacks],
-    digest: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: set[str] = set()
-    prefixes = {"application-autoscaling": "application-autoscaling", "logs": "logs"}
-    original: Any = getattr(BaseClient, "_make_api_call")  # noqa: B009 - every request of boto3 goes through it
-
-    def record(client: Any, operation: str, arguments: Any) -> Any:
-        name = client.meta.service_model.service_name
-        asked.add(f"{prefixes.get(name, name)}:{operation}")
-        return original(client, operation, arguments)
-
-    monkeypatch.setattr(BaseClient, "_make_api_call", record)
-    for words in (["release", digest], ["run"], ["release", push(aws, "build-2")], ["run"], ["rollback"], ["status"]):
-        assert command(capsys, *words).status == 0
-    asked -= {"ecr:PutImage"}  # the test's own
-    resources = all_stacks["FARGATE", "CODE_DEPLOY"].templates["service"]["Resources"]
-    allowed = {
-        action
-        for key, each in resources.items()
-        if key.startswith("ReleaseRoleDefaultPolicy")
-        for statement in each["Properties"]["PolicyDocument"]["Statement"]
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-    }
-    assert asked - allowed == set()
 
 
 def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
