@@ -1,9 +1,10 @@
 """The load balancer: a listener for production, one for tests of green, and its access logs."""
 
-from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import CfnResource, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_elasticloadbalancingv2 as elb
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 
 from deploy import config
@@ -106,7 +107,22 @@ def _access_logs(stack: Stack, environment: Environment) -> s3.Bucket:
         auto_delete_objects=not keep,
     )
     acknowledge(bucket, ("AwsSolutions-S1", "The bucket itself holds access logs."))
+    if not keep:
+        _log_of_emptying(stack)
     return bucket
+
+
+def _log_of_emptying(stack: Stack) -> None:
+    """Give CDK's function that empties the bucket a log group; one that Lambda makes itself outlives the stack."""
+    group = logs.LogGroup(
+        stack,
+        "EmptyingLogs",
+        retention=logs.RetentionDays.ONE_MONTH,
+        removal_policy=RemovalPolicy.DESTROY,
+    )
+    function = stack.node.find_child("Custom::S3AutoDeleteObjectsCustomResourceProvider").node.find_child("Handler")
+    assert isinstance(function, CfnResource)  # noqa: S101 - what CDK makes
+    function.add_property_override("LoggingConfig.LogGroup", group.log_group_name)
 
 
 def _listeners(stack: Stack, environment: Environment, made: elb.ApplicationLoadBalancer) -> None:

@@ -13,7 +13,10 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
+from deploy import config
 from deploy.tests.cloud import ACCOUNT, REGION, Cloud
+
+STACK = f"{config.service_name()}-staging"
 
 Arguments = dict[str, Any]
 Resources = Callable[[Arguments], list[str]]
@@ -39,7 +42,7 @@ def _service(given: Arguments) -> list[str]:
 
 def _group(_given: Arguments) -> list[str]:
     # Most operations name a deployment; there is one group of one application, and both have the stack's name.
-    return [arn("codedeploy", "deploymentgroup:orders-staging/orders-staging")]
+    return [arn("codedeploy", f"deploymentgroup:{STACK}/{STACK}")]
 
 
 RESOURCES: dict[str, Resources] = {
@@ -138,17 +141,18 @@ def enforced(allowed: list[dict[str, Any]]) -> Iterator[set[str]]:
 
 def needed(action: str, given: Arguments) -> Iterator[tuple[str, str, dict[str, str]]]:
     """Yield what a request needs: actions, with the resource and the context of each."""
+    nothing: dict[str, str] = {}
     context = {"application-autoscaling:service-namespace": str(given.get("ServiceNamespace"))}
     for resource in RESOURCES[action](given):
         yield action, resource, context
     if action == "ecs:RegisterTaskDefinition":
         for role in (given["taskRoleArn"], given["executionRoleArn"]):
             yield "iam:PassRole", role, {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
-        if given.get("tags"):
-            yield "ecs:TagResource", *RESOURCES[action](given), {}
+        for resource in RESOURCES[action](given) if given.get("tags") else []:
+            yield "ecs:TagResource", resource, nothing
     if action == "codedeploy:CreateDeployment":
         # https://docs.aws.amazon.com/codedeploy/latest/userguide/auth-and-access-control-permissions-reference.html
-        yield "codedeploy:RegisterApplicationRevision", arn("codedeploy", "application:orders-staging"), {}
-        yield "codedeploy:GetApplicationRevision", arn("codedeploy", "application:orders-staging"), {}
-        config = arn("codedeploy", "deploymentconfig:CodeDeployDefault.ECSAllAtOnce")
-        yield "codedeploy:GetDeploymentConfig", config, {}
+        yield "codedeploy:RegisterApplicationRevision", arn("codedeploy", f"application:{STACK}"), nothing
+        yield "codedeploy:GetApplicationRevision", arn("codedeploy", f"application:{STACK}"), nothing
+        pace = arn("codedeploy", "deploymentconfig:CodeDeployDefault.ECSAllAtOnce")
+        yield "codedeploy:GetDeploymentConfig", pace, nothing

@@ -192,14 +192,38 @@ def test_the_page_leads_from_an_empty_account_to_the_tear_down(checkout: Checkou
         if not each["StackStatus"].startswith("DELETE")
     ]
     assert sorted(left) == ["CDKToolkit", f"{config.service_name()}-images"]
-    assert checkout.cloud.client("rds").describe_db_instances()["DBInstances"] == []
-    assert checkout.cloud.client("elbv2").describe_load_balancers()["LoadBalancers"] == []
-    assert (
-        checkout.cloud.client("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": ["staging/"]}])[
-            "SecretList"
-        ]
-        == []
-    )
+    toolkit = f"cdk-hnb659fds-{{}}-{ACCOUNT}-{REGION}"
+    images = {config.service_name(), toolkit.format("container-assets")}
+    assert priced(checkout.cloud) == {"s3": {toolkit.format("assets")}, "ecr": images}
+
+
+PRICED: dict[str, list[tuple[str, str, str]]] = {
+    "ecr": [("describe_repositories", "repositories", "repositoryName")],
+    "elbv2": [("describe_load_balancers", "LoadBalancers", "LoadBalancerName")],
+    "logs": [("describe_log_groups", "logGroups", "logGroupName")],
+    "rds": [
+        ("describe_db_instances", "DBInstances", "DBInstanceIdentifier"),
+        ("describe_db_snapshots", "DBSnapshots", "DBSnapshotIdentifier"),
+    ],
+    "s3": [("list_buckets", "Buckets", "Name")],
+    "secretsmanager": [("list_secrets", "SecretList", "Name")],
+}
+"""What has a price, by service: the operation that lists it, the list in its answer, and what is the name.
+
+moto's CloudFormation never deletes addresses, NAT gateways, clusters and zones, so `test_stacks.py` looks at templates.
+"""
+
+
+def priced(cloud: Cloud) -> dict[str, set[str]]:
+    """Return the names of what costs while it exists, by service."""
+    found = {
+        service: {each[name] for operation, items, name in operations for each in getattr(client, operation)()[items]}
+        for service, operations in PRICED.items()
+        for client in [cloud.client(service)]
+    }
+    # RDS deletes its secret with the master's password together with the server, and moto does not.
+    found["secretsmanager"] = {name for name in found["secretsmanager"] if not name.startswith("rds!")}
+    return {service: names for service, names in found.items() if names}
 
 
 def test_the_workflow_releases_to_staging(checkout: Checkout) -> None:

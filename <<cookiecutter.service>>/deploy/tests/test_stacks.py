@@ -347,6 +347,62 @@ def test_what_is_kept_is_protected_and_the_rest_goes_with_its_stack(tmp_path: Pa
         assert bool(retained) == keep
 
 
+OUTLIVING = {"AWS::ECS::TaskDefinition": "a revision costs nothing, and a rollback needs it"}
+"""Types of resources that stay when the stacks of an environment that is not kept are deleted, and why."""
+
+SNAPSHOT_BY_DEFAULT = ("AWS::RDS::DBInstance", "AWS::RDS::DBCluster")
+"""https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html"""
+
+
+def log_groups(stack: str, resources: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """Return the log groups that AWS would make itself, if they were not there, and those that the stack makes."""
+    made, written = set(), set()
+    for logical, each in resources.items():
+        kind, properties = each["Type"].removeprefix("AWS::"), each.get("Properties", {})
+        if kind == "Logs::LogGroup":
+            made |= {properties.get("LogGroupName", ""), json.dumps({"Ref": logical})}
+        if kind == "Lambda::Function":
+            written.add(json.dumps(properties.get("LoggingConfig", {}).get("LogGroup")))
+        if kind == "RDS::DBInstance":
+            written |= {f"/aws/rds/instance/{stack}/{log}" for log in properties["EnableCloudwatchLogsExports"]}
+        if kind == "RDS::DBProxy":
+            written.add(f"/aws/rds/proxy/{stack}")
+    return written, made
+
+
+@pytest.mark.parametrize(("capacity", "controller"), COMBINATIONS)
+def test_nothing_that_costs_outlives_what_is_not_kept(tmp_path: Path, capacity: str, controller: str) -> None:
+    wanted = tables(capacity, controller)
+    wanted["platform"] |= {"public_zone": {"id": "Z1", "name": "example.com"}, "certificate_arn": "", "public": True}
+    wanted["platform"] |= {"alarm_email": "ops@example.com", "night": "19-5"}
+    wanted["service"]["database_proxy_connections"] = 15
+    wanted["domain"] = "staging.example.com"
+    made = app.build(environments.parse("staging", wanted), DIGEST, outdir=str(tmp_path)).synth()
+    for stack in ("platform-staging", f"{config.service_name()}-staging"):
+        resources = made.get_stack_by_name(stack).template["Resources"]
+        staying = {
+            each["Type"]
+            for each in resources.values()
+            for attribute in ("DeletionPolicy", "UpdateReplacePolicy")
+            if each.get(attribute, "Snapshot" if each["Type"] in SNAPSHOT_BY_DEFAULT else "Delete") != "Delete"
+        }
+        assert staying <= set(OUTLIVING)
+        assert made.get_stack_by_name(stack).termination_protection in (None, False)
+        written, groups = log_groups(stack, resources)
+        assert written
+        assert written <= groups
+        buckets = {logical for logical, each in resources.items() if each["Type"] == "AWS::S3::Bucket"}
+        emptied = [each["Properties"]["BucketName"] for each in resources.values() if "AutoDelete" in each["Type"]]
+        assert [each["Ref"] for each in emptied] == list(buckets)
+        for each in resources.values():
+            if each["Type"] == "AWS::RDS::DBInstance":
+                assert each["Properties"]["DeleteAutomatedBackups"]
+                assert not each["Properties"]["DeletionProtection"]
+            if each["Type"] == "AWS::ElasticLoadBalancingV2::LoadBalancer":
+                attributes = {one["Key"]: one["Value"] for one in each["Properties"]["LoadBalancerAttributes"]}
+                assert attributes["deletion_protection.enabled"] == "false"
+
+
 def test_a_small_platform_costs_less(tmp_path: Path) -> None:
     small = synthesise(tmp_path / "small", "platform-staging")
     large = synthesise(
