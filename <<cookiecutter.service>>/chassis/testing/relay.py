@@ -1,6 +1,7 @@
 """A TCP relay on loopback that slows connections down or falls silent, as a frozen server or proxy does."""
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -40,8 +41,7 @@ class Relay:
         self.lead_to(host, port)
         self._listener = socket.create_server(listen)
         self.port: int = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        self._servers: list[socket.socket] = []
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []  # a client's connection, and ours to the server
 
     def __enter__(self) -> Self:
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -53,10 +53,8 @@ class Relay:
             speaking.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
-        for sock in [self._listener, *self._sockets]:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        self._listener.close()
+        self.cut()
 
     def stands_for(self, database_url: str) -> str:
         """Return `database_url` with this relay in the place of its server."""
@@ -78,19 +76,19 @@ class Relay:
     def forget(self) -> None:
         """Be a new relay: nobody answers on the connections that there were, and the server has lost them."""
         self._speaking.clear()
-        for server in self._servers:
+        for _, server in list(self._pairs):
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
-        self._servers.clear()
         self._forgotten.append(self._speaking)
         self._speaking = threading.Event()
         self._speaking.set()
 
     def cut(self) -> None:
         """Close all connections."""
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        for pair in list(self._pairs):
+            for sock in pair:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def refuse(self) -> None:
         """Close each new connection at once, and pass on what the others say."""
@@ -102,33 +100,50 @@ class Relay:
 
     def _accept(self) -> None:
         while True:
-            server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
-            self._sockets.append(server)
-            client = None
             try:
                 client, _ = self._listener.accept()
-                self._sockets.append(client)
-                if self._refuses:
-                    client.close()
-                    server.close()
-                    continue
-                server.connect(self._target)
-                self._servers.append(server)
             except OSError:
-                server.close()
-                if client is None:
-                    return  # closed
-                client.close()  # the server is away
+                return  # closed
+            if self._refuses:
+                client.close()
                 continue
-            for passing, source, sink in ((self._pass_requests, client, server), (self._pass_answers, server, client)):
-                threading.Thread(target=passing, args=(source, sink, self._speaking), daemon=True).start()
+            server = socket.socket(socket.AF_UNIX if isinstance(self._target, str) else socket.AF_INET)
+            try:
+                server.connect(self._target)
+            except OSError:  # the server is away
+                server.close()
+                client.close()
+                continue
+            self._pairs.append((client, server))
+            threading.Thread(target=self._carry, args=(client, server, self._speaking), daemon=True).start()
+
+    def _carry(self, client: socket.socket, server: socket.socket, speaking: threading.Event) -> None:
+        answering = threading.Thread(target=self._pass_answers, args=(server, client, speaking), daemon=True)
+        answering.start()
+        self._pass_requests(client, server, speaking)
+        answering.join()
+        self._pairs.remove((client, server))
+        client.close()
+        server.close()
+
+    def _wait(self, speaking: threading.Event, client: socket.socket) -> None:
+        """Wait until the relay passes something on. A connection that it has forgotten waits until its client leaves.
+
+        Raises:
+            OSError: The client has left.
+        """
+        hang_up = select.poll()
+        hang_up.register(client, getattr(select, "POLLRDHUP", select.POLLHUP))  # macOS has no RDHUP
+        while not speaking.wait(1):
+            if speaking is not self._speaking and hang_up.poll(0):
+                raise ConnectionAbortedError
 
     def _pass_requests(self, client: socket.socket, server: socket.socket, speaking: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(65_536):
                 time.sleep(self.delay_seconds)
                 if not self._lets_log_in:
-                    speaking.wait()
+                    self._wait(speaking, client)
                 server.sendall(data)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_WR)
@@ -138,10 +153,10 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := server.recv(65_536):
                 if is_logged_in or not self._lets_log_in:
-                    speaking.wait()
+                    self._wait(speaking, client)
                 is_logged_in = is_logged_in or READY_FOR_QUERY in data
                 client.sendall(data)
-        if is_logged_in or not self._lets_log_in:
-            speaking.wait()
+            if is_logged_in or not self._lets_log_in:
+                self._wait(speaking, client)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_WR)

@@ -1,8 +1,13 @@
-"""What the tests of a team stand on: clean tables, whatever tables there are."""
+"""What the tests of a team stand on: clean tables, whatever tables there are; and a relay that keeps nothing."""
+
+from pathlib import Path
 
 import psycopg
+import pytest
 
 from chassis.dev import postgres
+from chassis.testing.process import wait_until
+from chassis.testing.relay import Relay
 
 TABLES = """
     CREATE TABLE migrations (name text);
@@ -26,3 +31,23 @@ def test_all_tables_are_emptied_but_the_record_of_the_migrations(empty_database_
         assert conn.execute('SELECT FROM "Odd ""name"').fetchall() == []
         assert conn.execute("INSERT INTO parents DEFAULT VALUES RETURNING id").fetchall() == [(1,)]
         assert conn.execute("SELECT name FROM migrations").fetchall() == [("0001.sql",)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux shows the open files of a process")
+@pytest.mark.parametrize("end", ["left", "cut", "forgotten"])
+def test_a_relay_keeps_no_file_of_a_connection_that_has_ended(database_url: str, end: str) -> None:
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    place = psycopg.conninfo.conninfo_to_dict(database_url)
+    with Relay(str(place.get("host", "")), int(place.get("port") or 5432)) as relay:
+        before = files()
+        for _ in range(5):
+            conn = psycopg.connect(relay.stands_for(database_url))
+            if end == "cut":
+                relay.cut()
+            elif end == "forgotten":
+                relay.forget()
+                conn.pgconn.send_query(b"SELECT 1")  # and nobody answers
+            conn.close()
+        wait_until(lambda: files() <= before)
