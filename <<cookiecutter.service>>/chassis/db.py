@@ -232,22 +232,24 @@ def _set_up(conn: connections.Connection[Any], settings: Config) -> None:
 
     A pooler lends a server connection for one transaction. What is set there would stay for the next client, and be
     missing in our own next transaction; the same holds for prepared statements. A pooler is recognised by the backend
-    process ID that it reports, which is not the server's. RDS Proxy refuses parameters that are sent as `options`.
+    process ID that it reports, which is not the server's. RDS Proxy refuses parameters that are sent as `options`, and
+    would lend a server connection for the whole session because of a statement that names `set_config`.
+    https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-pinning.html
 
     A transaction that is idle for longer than a request may take belongs to a process that the server cannot reach any
     more. Its locks would block others until TCP notices, for two hours by default.
     """
-    statement = """
-        SELECT pg_backend_pid() <> %(pid)s, CASE WHEN pg_backend_pid() = %(pid)s THEN (
-            set_config('statement_timeout', %(limit)s, false), set_config('IntervalStyle', 'postgres', false),
-            set_config('idle_in_transaction_session_timeout', %(idle)s, false)
-        ) END IS NULL
-    """
-    limit, idle = f"{settings.statement_timeout_seconds}s", f"{settings.shutdown_seconds}s"
-    values = {"pid": conn.info.backend_pid, "limit": limit, "idle": idle}
-    [(conn.is_pooled, _)] = conn.execute(statement, values, prepare=False)
+    [(pid,)] = conn.execute("SELECT pg_backend_pid()", prepare=False)
+    conn.is_pooled = pid != conn.info.backend_pid
     if conn.is_pooled:
         conn.prepare_threshold = None
+        return
+    statement = """
+        SELECT set_config('statement_timeout', %s, false), set_config('idle_in_transaction_session_timeout', %s, false),
+            set_config('IntervalStyle', 'postgres', false)
+    """
+    limits = [f"{settings.statement_timeout_seconds}s", f"{settings.shutdown_seconds}s"]
+    conn.execute(statement, limits, prepare=False)
 
 
 def _is_writable(conn: connections.Connection[Any]) -> bool:
