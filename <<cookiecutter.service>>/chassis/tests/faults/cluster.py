@@ -145,7 +145,9 @@ class Server:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Have no process of the server go on, while the kernel accepts connections and confirms packets."""
-        run("docker", "pause", self.container)
+        pause = ["docker", "pause", self.container]
+        # The engine cannot freeze a process that is just being made, and then says that it was unable to.
+        wait_until(lambda: subprocess.run(pause, capture_output=True, check=False, timeout=60).returncode == 0)
         try:
             yield
         finally:
