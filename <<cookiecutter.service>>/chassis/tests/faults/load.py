@@ -104,7 +104,8 @@ class Load:
             else:
                 again = bool(mine) and chance.random() < 0.1
                 probe_id = chance.choice(mine) if again else str(uuid.UUID(int=chance.getrandbits(128), version=4))
-                text = self.acknowledged[probe_id] if again else f"{number}/{len(mine)}"
+                # No two texts are the same: in a service that a rehearsal runs, they may have to be unique.
+                text = self.acknowledged[probe_id] if again else f"{number}/{probe_id}"
                 if self._request(connection, "PUT", probe_id, text) and not again:
                     mine.append(probe_id)
             if self.pause_seconds:
