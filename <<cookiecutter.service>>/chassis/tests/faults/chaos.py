@@ -111,8 +111,9 @@ def _nemesis(world: World, chance: random.Random, ends: float) -> Counter[str]:
             world.look_after()
         free = [name for name in faults if groups[name] not in busy]
         if len(running) < 3 and free:
-            # Stops meet requests that begin within a hair's breadth, so they need more attempts than the others.
-            often = [name for name in free if name in {"reload", "stop and start"}] * 4
+            # Stops meet requests that begin within a hair's breadth, and a proxy must be silent while all attempts to
+            # connect are under way: they need more attempts than the others.
+            often = [name for name in free if name in {"reload", "stop and start", "proxy frozen and replaced"}] * 4
             name, lasts = chance.choice(free + often), chance.choice([0.3, 1, 3, 7])
             print(f"chaos: {time.monotonic() - ends:8.1f} s {name}, {lasts} s", flush=True)
             happened[name] += 1
