@@ -139,8 +139,9 @@ def test_a_service_that_follows_the_page_passes_its_gates(
             assert code + tests <= 300
     for step in [*postponed, ("", "sh", "make format")]:
         follow(adopted, *step)
-    left = [path for path, (_, data) in snapshot(adopted).items() if re.search(rb"\bnotes?\b|\bnote_", data)]
-    assert not [path for path in left if path.startswith(YOURS)]
+    files = {path: data for path, (_, data) in snapshot(adopted).items()}
+    assert not [path for path, data in files.items() if b"notes_api" in data]
+    assert not [path for path, data in files.items() if path.startswith(YOURS) and re.search(rb"\bnotes?(\b|_)", data)]
     make = ["make", f"PYTHON={sys.executable}", "lint", "types"]
     pytest_of = str(adopted / ".venv" / "bin" / "pytest")
     gates = [make, [pytest_of, "tests", "--ignore", "tests/test_image.py"], [pytest_of, *PROOFS_OF_THE_TEAMS_CODE]]

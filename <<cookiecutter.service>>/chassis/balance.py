@@ -39,8 +39,11 @@ AT_ONCE = 64
 worker would need as many turns as there are connections, and its turns grow longer with each."""
 
 FAR_AHEAD = 4
-"""A worker is far ahead of the least busy one by one connection in so many, and as many more. It is more than `SLACK`
-grants, or connections would move for ever."""
+"""A worker is far ahead if it has one connection in so many more than the least busy one, and as many besides, such as
+13 beside 7, or 45 beside 32. It is more than `SLACK` grants, or connections would move for ever."""
+
+GIVEN_AWAY = 4
+"""A worker that has been far ahead for long closes the connection of one response in so many."""
 
 LONG_AHEAD = 20
 """After so many heartbeats, 2 s, a worker that is still far ahead gives connections away. While hundreds of clients
@@ -64,15 +67,15 @@ def release(worker: Any) -> None:
 
 
 def watch(worker: Any) -> None:
-    """Count the heartbeats since which a worker has been far ahead. Called by the worker at each of them."""
+    """Count for how many heartbeats a worker has been far ahead. Called by the worker at each heartbeat."""
     fewest = min(_counts)
     is_far_ahead = worker.slot is not None and _counts[worker.slot] > fewest + fewest // FAR_AHEAD + FAR_AHEAD
     worker.beats_ahead = worker.beats_ahead + 1 if is_far_ahead else 0
 
 
 def gives_away(worker: Any) -> bool:
-    """Return whether a worker closes a connection after its next response: one in `FAR_AHEAD`, if it is long ahead."""
-    return bool(worker.beats_ahead > LONG_AHEAD and worker.nr % FAR_AHEAD == 0)
+    """Return whether a worker closes the connection of the request that it begins to handle."""
+    return bool(worker.beats_ahead > LONG_AHEAD and worker.nr % GIVEN_AWAY == 0)
 
 
 class Listener(StreamServer):

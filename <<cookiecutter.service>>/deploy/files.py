@@ -1,7 +1,8 @@
-"""The files `deploy/<environment>.toml`: which there are, and what is read from all of them."""
+"""The files `deploy/<environment>.toml`: which there are, and what is read from all of them; and `.env.example`."""
 
 import hashlib
 import json
+import re
 import tomllib
 from typing import Any
 
@@ -26,6 +27,12 @@ def platforms() -> str:
     """Return the platforms of all environments, as `docker build --platform` takes them."""
     names = {"ARM64": "linux/arm64", "X86_64": "linux/amd64"}
     return ",".join(sorted({names[read(name)["service"]["architecture"]] for name in environments()}))
+
+
+def variables() -> dict[str, str]:
+    """Return the variables of the service with their defaults, as `.env.example` has them."""
+    example = (config.ROOT / ".env.example").read_text(encoding="utf-8")
+    return dict(re.findall("^([A-Z_]+)=(.*)$", example, flags=re.MULTILINE))
 
 
 def fingerprint(tables: dict[str, Any]) -> str:

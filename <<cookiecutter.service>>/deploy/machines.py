@@ -1,4 +1,4 @@
-"""How many tasks a machine has room for."""
+"""What types of machines have: processors, and room for tasks."""
 
 import re
 
@@ -18,18 +18,23 @@ class MachineError(ValueError):
     """A type of machine is not known, or not of the tasks' architecture."""
 
 
+def cpus(instance_type: str) -> int:
+    """Return the processors of a machine: two up to `large`, then multiples of those of `xlarge`."""
+    multiple = re.search(r"\.(\d*)xlarge$", instance_type)
+    return SIZES["xlarge"] * int(multiple[1] or 1) if multiple else SIZES["large"]
+
+
 def fits(instance_type: str, service: Service) -> int:
     """Return how many tasks a machine has room for.
 
     Raises:
         MachineError: Its type is not known, or has another architecture than the tasks.
     """
-    known = re.fullmatch(r"([cmr])\d+([a-z]*)\.(?:(\d*)xlarge|large)", instance_type)
+    known = re.fullmatch(r"([cmr])\d+([a-z]*)\.(?:\d*x)?large", instance_type)
     if not known:
         raise MachineError(f"instance_type {instance_type!r} is not known here: c, m or r, from large")
-    family, variants, multiple = known.groups()
+    family, variants = known.groups()
     if ("g" in variants) != (service.architecture == "ARM64"):
         raise MachineError(f"instance_type {instance_type!r} does not run {service.architecture}")
-    cpus = SIZES["large"] if multiple is None else SIZES["xlarge"] * int(multiple or 1)
-    memory_mib = cpus * GIB_PER_CPU[family] * 1_024 * FREE
-    return int(min(cpus * 1_024 // service.cpu_units, memory_mib // service.memory_mib))
+    memory_mib = cpus(instance_type) * GIB_PER_CPU[family] * 1_024 * FREE
+    return int(min(cpus(instance_type) * 1_024 // service.cpu_units, memory_mib // service.memory_mib))

@@ -7,8 +7,8 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from deploy import consistency
-from deploy.config import PRIORITIES, RETENTION, ROOT, Environment
+from deploy import consistency, files
+from deploy.config import PRIORITIES, RETENTION, Environment
 from deploy.consistency import RELATED
 from deploy.lifecycle import EVENTS
 
@@ -35,6 +35,9 @@ TRACING_PREFIX = "OTEL_"
 
 OURS = ("DATABASE_URL", "PORT", "FORWARDED_ALLOW_IPS", "URL_PREFIX", "RELEASE")
 """Variables that an environment file must not set, since the infrastructure determines them."""
+
+NUMBERS = (*RELATED, "DATABASE_TIMEOUT_SECONDS", "STATEMENT_TIMEOUT_SECONDS")
+"""Variables with which the infrastructure is computed."""
 
 CREDENTIALS = ("PGUSER", "PGPASSWORD")
 """The variables from which libpq takes the database's user and password."""
@@ -216,8 +219,7 @@ def _secrets(environment: Environment) -> Iterator[str]:
 
 
 def _variables(environment: Environment) -> Iterator[str]:
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    known = set(re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE)) - set(OURS)
+    known = files.variables().keys() - set(OURS)
     yield from (f"[variables] lacks {name}" for name in RELATED if name not in environment.variables)
     for table, names in (("variables", environment.variables), ("secrets", environment.secrets)):
         allowed = known | set(CREDENTIALS) if table == "secrets" else known
@@ -227,6 +229,6 @@ def _variables(environment: Environment) -> Iterator[str]:
     yield from (
         f"[secrets] {name} is also in [variables]" for name in environment.secrets if name in environment.variables
     )
-    for name in RELATED:
+    for name in NUMBERS:
         if not re.fullmatch("[0-9]{1,6}", environment.variables.get(name, "0")):
             yield f"[variables] {name} must be a whole number"

@@ -65,7 +65,7 @@ def test_an_interrupt_ends_the_service_at_once(server: Gunicorn, signum: int) ->
     assert "draining" not in [event["body"] for event in server.events]
 
 
-@pytest.mark.parametrize("_", range(5))
+@pytest.mark.parametrize("_", range(5))  # whether the signals meet the exit is chance
 def test_an_interrupt_of_a_worker_that_is_stopping_leaves_no_traceback(server: Gunicorn, _: int) -> None:
     server.wait_for("ready", count=2)
     workers = server.workers()

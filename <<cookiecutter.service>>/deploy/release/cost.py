@@ -1,13 +1,12 @@
 """Estimate what an environment costs a month, by the list prices in `prices.toml`."""
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from deploy import environments
 from deploy.config import Environment
-from deploy.machines import SIZES
+from deploy.machines import cpus
 from deploy.release.target import say
 from deploy.rules import ZONES
 
@@ -49,7 +48,7 @@ def estimate(environment: Environment, prices: dict[str, Any]) -> dict[str, floa
         items["database"] = database * copies * _hours(environment)
         items["database storage"] = month["storage_gib"] * platform.database_storage_gib * copies
     if environment.service.database_proxy_connections:
-        items["database proxy"] = hour["proxy_cpu"] * _cpus(platform.database_instance) * MONTH_HOURS
+        items["database proxy"] = hour["proxy_cpu"] * cpus(platform.database_instance) * MONTH_HOURS
     if not environment.existing.vpc:
         items["NAT gateways"] = platform.nat_gateways * (hour["nat_gateway"] + hour["public_address"]) * MONTH_HOURS
     if not environment.existing.balancer:
@@ -77,12 +76,6 @@ def _capacity(environment: Environment, prices: dict[str, Any]) -> float:
     return float(
         (_cpu_price(environment, hour) * service.cpu_units / 1_024 + memory) * service.tasks_min * _hours(environment)
     )
-
-
-def _cpus(instance_class: str) -> int:
-    """Return the processors of an instance class: two up to `large`, which is also the least that a proxy costs."""
-    multiple = re.search(r"\.(\d*)xlarge$", instance_class)
-    return SIZES["xlarge"] * int(multiple[1] or 1) if multiple else SIZES["large"]
 
 
 def _cpu_price(environment: Environment, hour: dict[str, Any]) -> float:

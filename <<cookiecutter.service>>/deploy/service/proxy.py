@@ -5,7 +5,6 @@ connection, such as the role, is the same for all of its users.
 https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy.html
 """
 
-import re
 from typing import Any
 
 from aws_cdk import Duration, RemovalPolicy, Stack
@@ -13,7 +12,8 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 
-from deploy.config import ROOT, Environment
+from deploy import files
+from deploy.config import Environment
 from deploy.platform.database import POSTGRES
 from deploy.platform.exports import shared
 from deploy.service.database import credentials_secret
@@ -23,7 +23,7 @@ AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def proxy(stack: Stack, environment: Environment, vpc: ec2.IVpc, tasks: ec2.ISecurityGroup) -> rds.DatabaseProxy | None:
-    """Create the proxy before the platform's server, if the environment file wants one."""
+    """Create the proxy in front of the platform's server, if the environment file wants one."""
     connections = environment.service.database_proxy_connections
     if not connections:
         return None
@@ -101,7 +101,5 @@ def _initial(environment: Environment) -> str:
 
 
 def _seconds(environment: Environment, name: str) -> int:
-    """Return the value of a variable, by default the one of the service."""
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    [default] = re.findall(f"^{name}=([0-9]+)$", example, flags=re.MULTILINE)
-    return int(environment.variables.get(name, default))
+    """Return the value of a variable, by default that of `.env.example`."""
+    return int((files.variables() | environment.variables)[name])

@@ -141,6 +141,7 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ({"variables__FORWARDED_ALLOW_IPS": "0.0.0.0/0"}, "FORWARDED_ALLOW_IPS is not a variable that is set here"),
         ({"variables__DRAIN_SECONDS": None}, "[variables] lacks DRAIN_SECONDS"),
         ({"variables__DRAIN_SECONDS": "soon"}, "[variables] DRAIN_SECONDS must be a whole number"),
+        ({"variables__STATEMENT_TIMEOUT_SECONDS": "5s"}, "STATEMENT_TIMEOUT_SECONDS must be a whole number"),
     ],
     ids=lambda value: "" if isinstance(value, str) else ", ".join(value),
 )
