@@ -22,14 +22,14 @@ def bench(*arguments: str) -> str:
 
 def test_its_figures_are_a_table_and_a_plot(tmp_path: Path) -> None:
     sections = "requests,line,starts,round_trips,connections,fairness,processes,idle,bodies,options,notes"
-    bench("--rounds", "1", "--stacks", "2", "--sections", sections, "--output", str(tmp_path))
-    text = (tmp_path / "figures.md").read_text()
+    bench("--rounds", "1", "--stacks", "2", "--sections", sections, "--output", str(tmp_path / "made"))
+    text = (tmp_path / "made/figures.md").read_text()
     for kind in ["read one by key", "create one", "list twenty"]:
         assert f"| round trips to PostgreSQL, {kind} | 1.00 | " in text
     for kind in ["read one by key", "404", "`/livez`"]:
         assert f"| {kind} | the service | " in text
     for name in ["figures.svg", "growth.svg"]:
-        assert ET.parse(tmp_path / name).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own
+        assert ET.parse(tmp_path / "made" / name).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 - our own
 
 
 def test_every_stack_does_the_same_work_and_the_service_does_it_for_less_than_its_peers() -> None:

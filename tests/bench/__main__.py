@@ -37,6 +37,9 @@ def main() -> None:
     options = parser.parse_args()
     if not shutil.which("wrk"):
         parser.error("wrk is needed; Debian's package has the same name")
+    if unknown := {*options.sections} - {*SECTIONS} or {*(options.only or [])} - {*KINDS}:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    options.output.mkdir(parents=True, exist_ok=True)
     kept = options.output / "figures.json"
     figures = load(kept) if kept.exists() and not options.only else Figures()
     figures.machine = machine()

@@ -60,6 +60,7 @@ class Bench:
     def turn(self, server: Server, request: str | Request, connections: int = CONNECTIONS, seconds: int = 1) -> Turn:
         """Let a server do its work, and return what it did."""
         request = request if isinstance(request, Request) else Request(request)
+        server.wait_until_idle()  # turns do not meet: else this one would wait for what the last one has left
         before, before_of_database = server.cpu_seconds(), self.database.cpu_seconds()
         done, spread = self._wrk(server, request, connections, seconds)
         cpu_seconds = server.cpu_seconds() - before

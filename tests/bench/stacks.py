@@ -7,7 +7,6 @@ import socket
 import subprocess
 import time
 import uuid
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -116,12 +115,23 @@ class Server:
 
     def connections(self) -> list[int]:
         """Return how many client connections each worker holds, in ascending order."""
-        counts = Counter({process.pid: 0 for process in self.root.children()})
-        for pid in counts:
+        return sorted(states.count("ESTABLISHED") for states in self._states())
+
+    def wait_until_idle(self) -> None:
+        """Wait until no worker holds a connection, also of clients that have left. Some peers never come so far."""
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(self._states()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _states(self) -> list[list[str]]:
+        """Return the states of the client connections of each worker."""
+        found = []
+        for worker in self.root.children():
+            sockets = []
             with contextlib.suppress(psutil.NoSuchProcess):
-                sockets = psutil.Process(pid).net_connections("tcp")
-                counts[pid] = sum(one.status == "ESTABLISHED" and one.laddr.port == self.port for one in sockets)
-        return sorted(counts.values())
+                sockets = worker.net_connections("tcp")
+            found.append([one.status for one in sockets if one.laddr.port == self.port and one.status != "LISTEN"])
+        return found
 
     def _command(self, variables: dict[str, str]) -> list[str]:
         program, *arguments = self.stack.command.split()
@@ -129,7 +139,10 @@ class Server:
             return [str(ENVIRONMENTS / self.stack.environment / "bin" / program), *arguments]
         folder = parse_qs(urlsplit(variables["DATABASE_URL"]).query).get("host", [""])[0]
         volumes = [f"--volume={folder}:{folder}"] if folder.startswith("/") else []  # PostgreSQL's socket
-        volumes += [] if self.stack.is_service else [f"--volume={HERE}:/bench:ro", "--workdir=/bench"]
+        if not self.stack.is_service:  # with what it needs and the image does not have: the service's pool is its own
+            [pool] = (ENVIRONMENTS / self.stack.environment).glob("lib/*/site-packages/psycopg_pool")
+            volumes += [f"--volume={HERE}:/bench:ro", f"--volume={pool}:/packages/psycopg_pool:ro"]
+            volumes += ["--workdir=/bench", "--env=PYTHONPATH=/packages"]
         options = ["--rm", f"--name={self._container}", "--network=host", "--user=0", *volumes]
         options += [f"--env={name}={value}" for name, value in variables.items()]
         return ["docker", "run", *options, self.stack.image, program, *arguments]

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -56,7 +57,10 @@ def parent(pid: int) -> int | None:
 
 def connections_of(pid: int, port: int) -> int:
     """Return how many TCP connections from or to `port` a process holds. proc(5), `/proc/net/tcp`."""
-    sockets = {str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir()}
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            sockets.add(str(descriptor.readlink()))
     table = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="utf-8").splitlines()[1:]]
     end = f":{port:04X}"
     established = [row[9] for row in table if (row[1].endswith(end) or row[2].endswith(end)) and row[3] == "01"]

@@ -1,12 +1,14 @@
 """What the tests of a team stand on: clean tables, whatever tables there are; and a relay that keeps nothing."""
 
+import os
+import threading
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from chassis.dev import postgres
-from chassis.testing.process import wait_until
+from chassis.testing.process import connections_of, wait_until
 from chassis.testing.relay import Relay
 
 TABLES = """
@@ -33,7 +35,29 @@ def test_all_tables_are_emptied_but_the_record_of_the_migrations(empty_database_
         assert conn.execute("SELECT name FROM migrations").fetchall() == [("0001.sql",)]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux shows the open files of a process")
+only_linux = pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="only Linux shows the open files of a process"
+)
+
+
+@only_linux
+def test_a_process_may_close_files_while_its_connections_are_counted() -> None:
+    ended = threading.Event()
+
+    def change() -> None:
+        while not ended.is_set():
+            os.close(os.dup(0))
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        assert {connections_of(os.getpid(), port=1) for _ in range(1_000)} == {0}
+    finally:
+        ended.set()
+        changing.join()
+
+
+@only_linux
 @pytest.mark.parametrize("end", ["left", "cut", "forgotten"])
 def test_a_relay_keeps_no_file_of_a_connection_that_has_ended(database_url: str, end: str) -> None:
     def files() -> int:
