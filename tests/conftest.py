@@ -56,7 +56,7 @@ def cookiecutter(  # noqa: PLR0913 -- all but the folders have names
     return subprocess.run(
         [python, "-m", "cookiecutter", template, *questions, "--output-dir", output, *arguments],
         cwd=output,
-        env={"HOME": str(home), "PATH": path},
+        env={"HOME": str(home), "PATH": path, "TMPDIR": str(home)},  # where cookiecutter leaves the hooks that it ran
         input=typed or "",
         capture_output=True,
         text=True,

@@ -41,6 +41,8 @@ def main() -> None:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     options.output.mkdir(parents=True, exist_ok=True)
     kept = options.output / "figures.json"
+    if not (kept.exists() or options.only or "requests" in options.sections):
+        parser.error(f"{kept} does not exist: a part alone can only renew it")
     figures = load(kept) if kept.exists() and not options.only else Figures()
     figures.machine = machine()
     with tempfile.TemporaryDirectory() as name:
