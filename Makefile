@@ -3,6 +3,8 @@ PYTHON = python3
 BIN = .venv/bin
 SERVICE = <<cookiecutter.service>>
 HERE = $(subst ','\'',$(CURDIR))
+# A prerequisite that is never there, where an environment has lost its Python, as after an upgrade.
+lost = $(shell test -x $(1)/bin/python || echo $(1)/lost)
 RUN = PYTHONPATH='$(HERE)/$(SERVICE)' "$(PYTHON)" -B -m
 INSTALL = @$(RUN) chassis.dev.install
 
@@ -89,19 +91,21 @@ LOCK = --quiet --universal --python-version 3.11 --generate-hashes --custom-comp
 clean: # remove what the targets above have made
 	rm -rf .venv .venvs demo .baked .mypy_cache .hypothesis
 
-.venv/bake: tests/requirements/bake.txt
-.venv/installed: tests/requirements/dev.txt
+.venv/bake: tests/requirements/bake.txt $(call lost,.venv)
+.venv/installed: tests/requirements/dev.txt $(call lost,.venv)
 .venv/bake .venv/installed:
 	$(INSTALL) .venv $<
 	@touch $@
 
 # Environments beside the template's own: of the service, to look at it where it stands; and of what is large.
-.venvs/service/installed: $(SERVICE)/requirements-dev.txt
-.venvs/checkov/installed: tests/requirements/checkov.txt
-.venvs/bench/installed: tests/requirements/bench.txt
-.venvs/deploy/installed: $(SERVICE)/deploy/requirements-dev.txt
+.venvs/service/installed: $(SERVICE)/requirements-dev.txt $(call lost,.venvs/service)
+.venvs/checkov/installed: tests/requirements/checkov.txt $(call lost,.venvs/checkov)
+.venvs/bench/installed: tests/requirements/bench.txt $(call lost,.venvs/bench)
+.venvs/deploy/installed: $(SERVICE)/deploy/requirements-dev.txt $(call lost,.venvs/deploy)
 .venvs/service/installed .venvs/checkov/installed .venvs/bench/installed .venvs/deploy/installed: | .venv/installed
 	$(INSTALL) $(@D) '$<'
 	@touch $@
+
+%/lost: ;
 
 .PHONY: help demo test environments lint types inplace audit check service adopt pythons proofs faults factors deployment bench format lock clean

@@ -10,5 +10,5 @@ print(f"""
   cd {ANSWERS["service"]}
   git init && git add . && git commit -m "A new service"
   make run      # serve on http://127.0.0.1:8000
-  make test     # everything that CI asks
+  make test     # style, types, tests, and the code of deployments
 """)

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import clone, needs_docker
+from tests.conftest import baked, clone, needs_docker
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -125,3 +125,30 @@ def test_the_demo_answers_from_a_bare_clone(tmp_path: Path) -> None:
     assert f"http://127.0.0.1:{port}/notes" in said
     assert '"ready"' in said
     assert len(said.partition("http://")[0].splitlines()) < 12, said  # a line for each step, and no more
+
+
+def test_an_environment_that_is_incomplete_or_has_lost_its_python_is_made_anew(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir(mode=0o555)
+    with baked() as folder:
+        command = ["make", f"PYTHON={sys.executable}", ".venv/run"]
+        variables = environment(HOME=str(nowhere / "home"), XDG_CACHE_HOME="")  # a user without a home
+        variables.pop("INSTALLER", None)
+
+        def makes_it() -> str:
+            subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=True)
+            say = [str(folder / ".venv" / "bin" / "python"), "-c", "import flask; print('complete')"]
+            return subprocess.run(say, capture_output=True, text=True, check=True).stdout.strip()
+
+        # What is there when pip is killed while it writes uv.
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+        (folder / ".venv" / "bin" / "uv").write_bytes(b"\x7fELF")
+        [packages] = (folder / ".venv" / "lib").glob("python*/site-packages")
+        (packages / "uv-0.9.0.dist-info").mkdir()
+        (packages / "uv-0.9.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.4\nName: uv\nVersion: 0.9.0\n")
+        assert makes_it() == "complete"
+
+        python = folder / ".venv" / "bin" / "python"
+        python.unlink()
+        python.symlink_to(nowhere / "python")
+        assert makes_it() == "complete"

@@ -123,7 +123,7 @@ class Config:
         "longest wait for a database connection, from the pool or to the server", 2, unit="seconds", least=1, most=30
     )
     database_max_lifetime_seconds: int = variable(
-        "age at which a connection is replaced, and so the longest that one follows an old DNS answer",
+        "greatest age of a connection, which is replaced before it; none follows an old DNS answer for longer",
         60,
         unit="seconds",
         least=1,

@@ -96,7 +96,7 @@ def _image_line(figures: Figures) -> str:
     if not figures.in_image:
         return ""
     said = [f"{TITLES[kind]} {ratio(found, SERVICE.name):.2f}" for kind, found in figures.in_image.items()]
-    return f"On {figures.image.partition(', ')[2]}, over the limit there: {', '.join(said)}.\n"
+    return f"On {figures.image.partition(', ')[2]}, CPU over that of the limit there: {', '.join(said)}.\n"
 
 
 def _image(figures: Figures) -> str:

@@ -116,7 +116,7 @@ def _give(path: Path) -> None:
 
 def _new_folder() -> Path:
     """Create a folder with a short path that who runs the server can reach. Nobody else can enter it."""
-    parent = tempfile.gettempdir()
+    parent = os.path.abspath(tempfile.gettempdir())  # noqa: PTH100 - `TMPDIR=.`, and the server has another folder
     if os.geteuid() == 0 or len(os.fsencode(parent)) > MAX_FOLDER_BYTES:
         parent = "/tmp"  # noqa: S108 - mkdtemp makes a new folder of mode 700 in it
     folder = Path(tempfile.mkdtemp(prefix="postgres-", dir=parent))
@@ -140,14 +140,21 @@ def _programs(folder: Path) -> Path:
             if source.exists():
                 copy = target.with_name(source.name)
                 shutil.copytree(source, copy, ignore=ignore, copy_function=_link_or_copy)
+        for path in (target.parent, *target.parent.rglob("*")):
+            if path.is_dir():
+                path.chmod(0o755)
     return target / "pginstall" / "bin"
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or protected_hardlinks
-        shutil.copy2(source, target)
+    """Make `target` the same file as `source`, or a copy that `nobody` may read, whatever the umask was."""
+    mode = Path(source).stat().st_mode
+    if mode & 0o044 == 0o044:
+        with suppress(OSError):  # another file system, or protected_hardlinks
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+    Path(target).chmod(0o755 if mode & 0o100 else 0o644)
 
 
 def _options(folder: Path) -> dict[str, Any]:

@@ -38,13 +38,15 @@ def main(folder: str, lock: str) -> None:
         sys.exit("This is the template's own folder: what is made here would be copied. `make demo` in the one above.")
     python = Path(folder, "bin", "python")
     installer = Path(os.environ.get("INSTALLER") or ".venv/bin/uv")
-    if not installer.exists():
+    if not os.access(installer, os.X_OK):  # it is missing, or pip was interrupted, which makes it executable at last
         steps.step("install uv", lambda: _install_uv(installer.parent.parent))
-    commands: list[list[str | Path]] = [] if python.exists() else [[installer, "venv", "--quiet", folder]]
+    commands: list[list[str | Path]] = (
+        [] if python.exists() else [[installer, "venv", "--quiet", "--allow-existing", folder]]
+    )
     if commands:
         commands[0] += ["--python", sys.executable]
     commands.append([installer, "pip", "install", "--python", python, *OPTIONS, lock])
-    environment = {**settings_of_pip(), **os.environ}
+    environment = {**_cache(), **settings_of_pip(), **os.environ}
     environment.pop("VIRTUAL_ENV", None)
     steps.step(f"install {Path(lock).name}", lambda: steps.run_all(commands, environment))
 
@@ -53,11 +55,19 @@ def _install_uv(folder: Path) -> str:
     """Create an environment with nothing in it but uv."""
     python = folder / "bin" / "python"
     said = steps.run_all([[sys.executable, "-m", "venv", "--without-pip", folder]])
-    pip = ["--disable-pip-version-check", "install", "--no-compile", *OPTIONS, UV_LOCK]
+    # Whatever an interrupted installation has left behind is no installed uv.
+    pip = ["--disable-pip-version-check", "install", "--no-compile", "--ignore-installed", *OPTIONS, UV_LOCK]
     if find_spec("pip"):  # of this Python: to create one in the environment takes seconds
         with suppress(steps.Failed):  # it is too old
             return said + steps.run_all([[sys.executable, "-m", "pip", "--python", python, *pip]])
     return said + steps.run_all([[python, "-m", "ensurepip"], [python, "-m", "pip", *pip]])
+
+
+def _cache() -> dict[str, str]:
+    """Return variables of uv, which ends if it cannot write its cache: a user without a home has none."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 - `~` may be unknown
+    place = next(each for each in (cache, *cache.absolute().parents) if each.exists())
+    return {} if os.access(place, os.W_OK) else {"UV_NO_CACHE": "1"}
 
 
 def settings_of_pip() -> dict[str, str]:

@@ -101,9 +101,10 @@ def run(command: list[str]) -> int:
     path = f"{os.environ.get('PATH', os.defpath)}:{embedded.program('psql').parent}"
     with development() as url:
         process = subprocess.Popen(command, env={**os.environ, "DATABASE_URL": url, "PATH": path})
-        # Ctrl-C reaches the command by itself; SIGTERM does not.
+        # Ctrl-C reaches the command by itself; other signals may be for this process alone.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda signum, _frame: process.send_signal(signum))
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, lambda signum, _frame: process.send_signal(signum))
         return process.wait()
 
 

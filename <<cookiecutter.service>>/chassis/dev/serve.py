@@ -35,7 +35,7 @@ STOP_SECONDS = 5
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """Ctrl-C or SIGTERM came."""
+    """Ctrl-C or SIGTERM came, or the terminal was closed."""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
     reload = "--reload" in arguments
     signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGHUP, _stop)  # the terminal was closed: the service itself would only reload
     try:
         with ExitStack() as stack:
             url = steps.step("start PostgreSQL", lambda: stack.enter_context(postgres.development()))
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough: what follows must not be interrupted
+    for once in (signal.SIGINT, signal.SIGHUP):  # what follows must not be interrupted
+        signal.signal(once, signal.SIG_IGN)
     raise Stopped(signum)
 
 
@@ -71,16 +73,18 @@ def _start(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 
 def _serve(environment: dict[str, str]) -> int:
-    """Serve until a signal, as a platform would: after SIGTERM the service has the time to drain."""
+    """Serve until a signal, as a platform would: after SIGTERM the service has the time to drain, until another one."""
     steps.step("migrate its schema", lambda: _migrate(environment))
     _tell_what_to_try(environment)
     process = _start(environment)
     try:
         return process.wait()
     except Stopped as stopped:
-        if stopped.args == (signal.SIGTERM,):
-            process.terminate()
+        # Ctrl-C reaches the service by itself, but a SIGINT for this process alone does not.
+        process.send_signal(signal.SIGINT if stopped.args == (signal.SIGINT,) else signal.SIGTERM)
         return process.wait()
+    finally:
+        _end(process)
 
 
 def _serve_again_and_again(environment: dict[str, str]) -> int:

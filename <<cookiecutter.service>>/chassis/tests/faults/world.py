@@ -88,11 +88,13 @@ class World:
         yield port
         self.disturbed[port][-1] = (began, time.monotonic() + 5)  # old workers close idle connections until then
 
-    def look_after(self) -> None:
-        """Start the pooler again if it has ended by itself, as a platform does, and say what it said."""
-        if words := self.pooler.last_words():
+    def look_after(self) -> bool:
+        """Start the pooler again if it has ended by itself, as a platform does. Return whether it had."""
+        words = self.pooler.last_words()
+        if words:
             print(f"chaos: the pooler has ended: {words}", flush=True)
             self.pooler.start()
+        return bool(words)
 
     @contextmanager
     def crowd(self, port: int) -> Iterator[None]:
