@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import Connection
@@ -27,7 +27,7 @@ from psycopg.pq import TransactionStatus
 from chassis.sql import statements, transaction_control
 
 NO_TRANSACTION = "-- no transaction"
-"""First line of a file whose statements run one by one."""
+"""First line of a file whose statements run one by one. A longer comment that begins so is only a comment."""
 
 NAME = re.compile(r"[0-9]{4}_[A-Za-z0-9_-]+\.sql")
 """Name of a file."""
@@ -69,7 +69,7 @@ class Migration:
     @property
     def is_transaction(self) -> bool:
         """Return whether the file is applied in one transaction."""
-        return not self.sql.startswith(NO_TRANSACTION)
+        return not re.match(rf"{NO_TRANSACTION}[ \t]*([\r\n]|\Z)", self.sql)
 
 
 def apply(connect: Callable[[], Connection[Any]], folder: Path) -> list[str]:
@@ -176,6 +176,7 @@ def _lock(conn: Connection[Any]) -> Iterator[None]:
             if conn.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK]).fetchone() == (True,):
                 # Without parameters it is sent by the simple query protocol, which also releases the last snapshot.
                 conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0", prepare=False)
+                _lift_transaction_timeout(conn, "SET LOCAL")
                 yield
                 return
         if time.monotonic() > deadline:
@@ -207,6 +208,7 @@ def _apply_as_transaction(conn: Connection[Any], migration: Migration) -> None:
         # Otherwise the server would notice only at the end of a long statement that this process was killed.
         conn.execute("SET LOCAL client_connection_check_interval = '1s'")
         conn.execute("SET LOCAL statement_timeout = 0")
+        _lift_transaction_timeout(conn, "SET LOCAL")
         conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{TABLE_LOCK_PATIENCE_SECONDS}s"])
         conn.execute("SELECT pg_advisory_xact_lock(%s)", [FILE_LOCK])
         [(before,)] = conn.execute("SELECT pg_current_xact_id()::text")
@@ -226,14 +228,16 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
         )
     conn.execute("SET client_connection_check_interval = '1s'")
     conn.execute("SET statement_timeout = 0")
+    _lift_transaction_timeout(conn, "SET")
     conn.execute("SELECT set_config('lock_timeout', %s, false)", [f"{TABLE_LOCK_PATIENCE_SECONDS}s"])
     for statement in statements(migration.sql):
         conn.execute(statement.encode())
     _reset(conn)
     invalid = conn.execute(
         "SELECT i.relname FROM pg_index JOIN pg_class i ON i.oid = indexrelid JOIN pg_class t ON t.oid = indrelid"
-        " WHERE NOT indisvalid AND i.relkind = 'i' AND (position(i.relname in %(sql)s) > 0"
-        " OR position(t.relname in %(sql)s) > 0)"
+        # A name without quotes may be written in any case.
+        " WHERE NOT indisvalid AND i.relkind = 'i' AND (position(lower(i.relname) in lower(%(sql)s)) > 0"
+        " OR position(lower(t.relname) in lower(%(sql)s)) > 0)"
         " AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index) ORDER BY 1",
         {"sql": migration.sql},
     ).fetchall()
@@ -245,6 +249,12 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
         )
     with conn.transaction():
         _record(conn, migration)
+
+
+def _lift_transaction_timeout(conn: Connection[Any], command: Literal["SET", "SET LOCAL"]) -> None:
+    """Lift the limit that a role or a database may set to its transactions, since PostgreSQL 17."""
+    if conn.info.server_version >= 170_000:  # noqa: PLR2004 - older servers do not know the setting
+        conn.execute(f"{command} transaction_timeout = 0".encode(), prepare=False)
 
 
 def _reset(conn: Connection[Any]) -> None:

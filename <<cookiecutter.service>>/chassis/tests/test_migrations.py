@@ -1,14 +1,16 @@
 """Migrations: once each, in order, by one at a time, all or nothing."""
 
+import time
 from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.conninfo import make_conninfo
 
 from chassis import migrations
+from chassis.sql import transaction_control
 
 
 @pytest.fixture
@@ -133,6 +135,7 @@ def refused(conn: Connection, folder: Path, reason: str) -> None:
         "START  TRANSACTION",
         "PREPARE TRANSACTION 'a'",
         "/* hello */ -- there\n COMMIT",
+        "-- there\r COMMIT",
         "ROLLBACK AND CHAIN",
     ],
 )
@@ -184,6 +187,7 @@ def test_a_file_that_ends_its_transaction_unseen_is_not_recorded(
     [
         "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS one_id ON one (id)",
         "CREATE UNIQUE INDEX CONCURRENTLY ON one (id)",
+        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS One_Id ON ONE (id)",
     ],
 )
 def test_an_index_that_failed_half_way_is_not_recorded_as_applied(empty: Connection, folder: Path, create: str) -> None:
@@ -263,6 +267,54 @@ def test_how_an_editor_ends_lines_changes_nothing(empty: Connection, folder: Pat
             empty.execute("DROP TABLE three")
             empty.execute("DELETE FROM migrations WHERE name = '0003_three.sql'")
             assert apply(empty, folder) == ["0003_three.sql"]
+
+
+def test_a_carriage_return_alone_ends_a_comment_as_it_does_in_postgresql(empty: Connection, folder: Path) -> None:
+    (folder / "0003_index.sql").write_bytes(
+        b"-- no transaction\rCREATE INDEX CONCURRENTLY one_id ON one (id);\r-- and\rCREATE TABLE three (id int);\r"
+    )
+    with empty:
+        assert "0003_index.sql" in apply(empty, folder)
+        [(exists,)] = empty.execute("SELECT to_regclass('one_id') IS NOT NULL")
+        assert exists
+        assert "three" in tables(empty)
+
+
+@pytest.mark.parametrize("end", ["", "\n", " \t\n", "\r"])
+def test_a_first_line_asks_for_no_transaction(end: str) -> None:
+    assert not migrations.Migration("0001_one.sql", f"-- no transaction{end}").is_transaction
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-- no transactions are needed for this\n",
+        "-- no transaction: see below\n",
+        "-- no transaction is open here\r",
+        "\n-- no transaction\n",
+    ],
+)
+def test_a_comment_that_only_begins_so_asks_for_nothing(text: str) -> None:
+    assert migrations.Migration("0001_one.sql", text).is_transaction
+
+
+def test_a_long_text_with_many_comments_is_read_at_once() -> None:
+    text = "/* old\n" + "/* a */ SELECT 1;\n" * 22
+    started = time.monotonic()
+    assert transaction_control(text) is None
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("first_line", ["", "-- no transaction\n"])
+def test_a_role_that_limits_its_transactions_does_not_limit_migrations(
+    empty: Connection, folder: Path, first_line: str
+) -> None:
+    (folder / "0003_three.sql").write_text(f"{first_line}SELECT pg_sleep(0.7);\nCREATE TABLE three (id int);\n")
+    with empty:
+        empty.execute(
+            sql.SQL("ALTER DATABASE {} SET transaction_timeout = '300ms'").format(sql.Identifier(empty.info.dbname))
+        )
+        assert "0003_three.sql" in apply(empty, folder)
 
 
 def test_a_file_that_was_applied_and_is_gone_is_named(empty: Connection, folder: Path) -> None:
