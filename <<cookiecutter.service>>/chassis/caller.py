@@ -34,10 +34,10 @@ ANYONE = Caller()
 
 
 def of(claims: Mapping[str, Any]) -> Caller:
-    """Return the caller whom the claims of a valid token describe."""
+    """Return the caller whom the claims of a valid token describe. A claim of another type allows nothing."""
     given = claims.get("scope") or claims.get("scp") or ()
-    scopes = given.split() if isinstance(given, str) else given
-    return Caller(claims.get("sub"), frozenset(map(str, scopes)), claims)
+    scopes = given.split() if isinstance(given, str) else given if isinstance(given, list) else ()
+    return Caller(claims.get("sub"), frozenset(scope for scope in scopes if isinstance(scope, str)), claims)
 
 
 def current() -> Caller:

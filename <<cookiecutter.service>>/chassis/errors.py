@@ -34,6 +34,9 @@ UNAVAILABLE = (
     psycopg.errors.ReadOnlySqlTransaction,  # a primary that was demoted
 )
 
+QUOTES_OF_TWO_NAMES = 4
+"""Quotation marks around two names in a message of PostgreSQL."""
+
 log = logging.getLogger(__name__)
 
 
@@ -124,8 +127,12 @@ def _not_stored(error: psycopg.Error) -> Response:
 
 
 def _is_of_parent(diag: psycopg.errors.Diagnostic) -> bool:
-    """Return whether a foreign key was violated at its other end, where a row is deleted that others refer to."""
-    return (diag.message_primary or "").startswith("update or delete")
+    """Return whether a foreign key was violated at its other end, where a row is deleted that others refer to.
+
+    All other fields are the same at both ends, and the message is in the server's language (`lc_messages`). But in
+    every language it quotes two tables and the constraint at that end, and one table and the constraint at this one.
+    """
+    return len(re.findall('["«»„“”「」]', diag.message_primary or "")) > QUOTES_OF_TWO_NAMES
 
 
 def _columns(diag: psycopg.errors.Diagnostic) -> list[str]:

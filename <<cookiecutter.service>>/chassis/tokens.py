@@ -20,7 +20,7 @@ from typing import Any
 import jwt
 from flask import Flask, Response, g, request
 
-from chassis import caller, errors
+from chassis import caller, errors, events
 from chassis.config import Config
 
 ALGORITHMS = frozenset({"RS256", "PS256", "ES256", "EdDSA"})
@@ -68,7 +68,8 @@ def register(app: Flask, settings: Config) -> None:
         try:
             claims = _claims(token, keys, settings)
         except jwt.InvalidTokenError as error:
-            return _unauthorized('Bearer error="invalid_token"', f"The token is not valid: {error}.")
+            # The error may quote the token, and thereby what JSON cannot express, such as a lone surrogate.
+            return _unauthorized('Bearer error="invalid_token"', f"The token is not valid: {events.text(error)}.")
         except KeysUnavailableError:
             response = errors.problem(503, "The service cannot verify tokens at the moment.")
             response.headers["Retry-After"] = str(REFETCH_SECONDS)

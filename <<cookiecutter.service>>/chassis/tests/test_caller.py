@@ -79,6 +79,15 @@ def test_who_lacks_one_is_refused_and_told_which_are_needed(knock: Callable[...,
     assert answer.headers["WWW-Authenticate"] == challenge
 
 
+@pytest.mark.parametrize(
+    "claims",
+    [{"scope": 7}, {"scope": True}, {"scope": {"doors:open": 1}}, {"scope": None, "scp": [7, None, ["x"], {}]}],
+)
+def test_a_claim_that_is_no_text_allows_nothing(knock: Callable[..., Any], claims: dict[str, Any]) -> None:
+    assert knock("GET", **claims).get_json()["scopes"] == []
+    assert knock("POST", **claims).status_code == 403
+
+
 def test_who_has_no_token_is_not_asked_for_scopes(client: FlaskClient) -> None:
     assert client.post("/doors").status_code == 401
 

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from psycopg import Connection
+from psycopg.pq import DiagnosticField
 from pydantic import Field
 
 from chassis import app as chassis_app
@@ -126,6 +127,34 @@ def test_to_remove_what_something_refers_to_is_a_409(
 ) -> None:
     conn.execute(f"INSERT INTO {table}".encode(), [shelf_id])
     assert_refused(client.delete("/shelves/tools"), 409)
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ('update or delete on table "shelves" violates foreign key constraint "a_fkey" on table "boxes"', 409),
+        ('insert or update on table "boxes" violates foreign key constraint "a_fkey"', 422),
+        (
+            "Aktualisieren oder Löschen in Tabelle »shelf« verletzt Fremdschlüssel-Constraint »a« von Tabelle »boxes«",
+            409,
+        ),
+        ("Einfügen oder Aktualisieren in Tabelle »boxes« verletzt Fremdschlüssel-Constraint »a_fkey«", 422),
+        (
+            "UPDATE ou DELETE sur la table « shelf » viole la contrainte de clé étrangère « a » de la table « boxes »",
+            409,
+        ),
+        (
+            "une instruction insert ou update sur la table « boxes » viole la contrainte de clé étrangère « a_fkey »",
+            422,
+        ),
+    ],
+)
+def test_a_violated_reference_is_understood_in_any_language(app: Flask, message: str, status: int) -> None:
+    def fail() -> str:
+        raise psycopg.errors.ForeignKeyViolation(info={DiagnosticField.MESSAGE_PRIMARY: message.encode()})
+
+    app.add_url_rule("/broken", view_func=fail)
+    assert_refused(app.test_client().get("/broken"), status)
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,7 @@ BAD = {
         "Signature verification failed",
     ),
     "a demand we do not know": (forged(by_hmac(b""), alg="ES256", kid="ec", crit=["mood"], mood=1), "mood"),
+    "a demand that no text can say": (forged(by_hmac(b""), alg="ES256", kid="ec", crit=["\ud800"]), "?"),
     "expired": (token(exp=time.time() - tokens.LEEWAY_SECONDS - 1), "Signature has expired"),
     "never expiring": (token(exp=None), 'missing the "exp" claim'),
     "expiring at random": (token(exp="soon"), "(exp) must be an integer"),
