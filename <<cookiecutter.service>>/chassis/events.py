@@ -1,6 +1,7 @@
 """An event as one line of JSON: what JSON cannot express becomes text, and long texts are cut."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -26,7 +27,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return [plain(item, depth + 1) for item in value]
     if isinstance(value, int) and -(2**63) <= value < 2**64:  # what orjson takes
         return value
-    return value if value is None or isinstance(value, float) else text(value)
+    return value if value is None or isinstance(value, float | datetime) else text(value)
 
 
 def text(value: object) -> str:

@@ -249,7 +249,11 @@ stdout = Stdout()
 
 
 def hide(secrets: set[str]) -> None:
-    """Have these texts masked from now on. The longest first, since one may be a part of another."""
+    """Have these texts masked from now on, also as `%r`, a dict or a `KeyError` shows them.
+
+    The longest come first, since one may be a part of another.
+    """
+    secrets = secrets | {form(secret)[1:-1] for secret in secrets for form in (repr, ascii)}
     _secrets[:] = sorted((secret for secret in secrets if len(secret) >= SECRET_MIN_CHARS), key=len, reverse=True)
     _encoded_secrets[:] = [_encode(secret) for secret in _secrets]
 

@@ -81,6 +81,7 @@ def test_values_that_json_cannot_say_are_shown_as_text() -> None:
         "count": 7,
         "cycle": cycle,
         "key": {1: 2},
+        "timestamp": datetime(2026, 1, 1, tzinfo=UTC),
     }
     shown = json.loads(logs.encode(event))
     assert shown["nan"] is None
@@ -88,6 +89,7 @@ def test_values_that_json_cannot_say_are_shown_as_text() -> None:
     assert shown["half"] == "?"
     assert shown["count"] == 7  # what JSON can say keeps its type, whatever it stands beside
     assert "Hostile" in shown["hostile"]
+    assert shown["timestamp"] == "2026-01-01T00:00:00Z"
 
 
 def test_a_long_text_is_cut_and_the_rest_stays() -> None:
@@ -118,6 +120,15 @@ def secret() -> Iterator[Callable[[str], None]]:
 def test_the_password_is_never_written(secret: Callable[[str], None]) -> None:
     secret("hunter2-hunter2")
     assert b"hunter2" not in logs.encode({"body": "cannot connect as me:hunter2-hunter2@host", "hunter2-hunter2": 1})
+
+
+@pytest.mark.parametrize("show", [str, repr, ascii])
+@pytest.mark.parametrize("password", ["hunter\\2", 'it\'s "it"', "hünter2", "hunter\t2"])
+def test_a_password_is_masked_in_whatever_form_python_shows_it(
+    secret: Callable[[str], None], password: str, show: Callable[[Any], str]
+) -> None:
+    secret(password)
+    assert json.loads(logs.encode({"body": show({"a": password})}))["body"] == "{'a': '***'}"
 
 
 @pytest.mark.parametrize(
