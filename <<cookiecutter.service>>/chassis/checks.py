@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 from environs import ValidationError
 
@@ -24,10 +25,19 @@ def networks(value: str) -> None:
 
 
 def jwks_url(value: str) -> None:
-    """Refuse a URL over which the keys of tokens could be replaced."""
+    """Refuse a URL over which the keys of tokens could be replaced, or can never be fetched."""
     # Without TLS, an attacker on the network could replace the keys and sign tokens.
-    if value and not re.fullmatch(r"(https://[^\s@/]+|http://(localhost|127\.0\.0\.1)(:\d+)?)(/\S*)?", value):
+    place = rf"https://({urls.HOST_NAME}|\[[0-9A-Fa-f:.]+\])|http://(localhost|127\.0\.0\.1)"
+    if value and not (re.fullmatch(rf"({place})(:[0-9]*)?([/?#][!-~]*)?", value) and _is_complete(value)):
         raise ValidationError("Must be empty, or an https:// URL; http:// at localhost only.")
+
+
+def _is_complete(url: str) -> bool:
+    """Return whether the port of a URL, and an address in brackets, can be one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def word(value: str) -> None:

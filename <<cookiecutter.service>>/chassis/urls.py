@@ -4,10 +4,10 @@ The database's URL is read by libpq's own parser, because another one would find
 https://www.postgresql.org/docs/18/libpq-connect.html#LIBPQ-CONNSTRING-URIS
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from urllib.parse import unquote
 
 import psycopg
@@ -19,6 +19,9 @@ SECRET_PARAMETERS = {option.keyword.decode() for option in pq.Conninfo.get_defau
     "scram_server_key",
 }
 """The parameters of a database URL that libpq would not show either, and two that are as good as a password."""
+
+HOST_NAME = r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?"
+"""A host name, or an IPv4 address. Python's resolver raises a `UnicodeError` for a label that is longer, or empty."""
 
 NOWHERE = "/nonexistent"
 """A folder without sockets. A connection to it fails at once, but only after libpq has checked every parameter."""
@@ -50,7 +53,7 @@ def _fault_of_place(url: str, parameters: Mapping[str, str]) -> str | None:
         return f"{_FORM}."
     if (is_there and "/" in before.partition("?")[0] and "user" not in parameters) or "@" in database:
         return f"{_FORM}; {_ESCAPE}."
-    if not all(name.startswith("/") or re.fullmatch(r"[A-Za-z0-9._:%-]+", name) for name in host.split(",")):
+    if not all(name.startswith("/") or re.fullmatch(HOST_NAME, name) or _is_address(name) for name in host.split(",")):
         return f"The host is no host name; {_ESCAPE}."
     return None
 
@@ -58,30 +61,48 @@ def _fault_of_place(url: str, parameters: Mapping[str, str]) -> str | None:
 def _fault_of_parameters(url: str, parameters: Mapping[str, str]) -> str | None:
     """Return which parameter has a value with which no connection can be made."""
     files = [parameters.get(name, "") for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl")]
-    if not all(Path(name).is_file() for name in files if name not in {"", "system"}):
+    # `Path.is_file` would raise an error for a folder that may not be entered, or a name that is too long.
+    if not all(os.path.isfile(name) for name in files if name not in {"", "system"}):  # noqa: PTH113
         return "It names a file of certificates or keys that does not exist here."
     for name in ("keepalives", "connect_timeout", "tcp_user_timeout", "keepalives_idle", "keepalives_interval"):
         if not re.fullmatch(r"-?[0-9]{0,9}", parameters.get(name, "")):
             return f"Its parameter {name} must be a number."
+    hosts = (parameters.get("host") or os.environ.get("PGHOST", "")).split(",")
+    addresses = parameters.get("hostaddr") or os.environ.get("PGHOSTADDR", "")
+    if addresses and not (
+        addresses.count(",") + 1 == len(hosts) and all(not each or _is_address(each) for each in addresses.split(","))
+    ):
+        return "Its parameter hostaddr must have one address for each host."
+    if parameters.get("replication", "no").lower() not in {"false", "off", "no", "0"}:
+        return "Its parameter replication must not be set."
     # libpq checks the others, before it does anything else.
-    hosts = parameters.get("host", "").count(",") + 1
-    nowhere = make_conninfo(url, host=",".join([NOWHERE] * hosts), hostaddr="")
+    nowhere = make_conninfo(url, host=",".join([NOWHERE] * len(hosts)), hostaddr="")
     attempt = pq.PGconn.connect_start(nowhere.encode())
     try:
         message = attempt.get_error_message()
     finally:
         attempt.finish()
-    if message.startswith("connection to server on socket"):
+    # The second is said of a local socket only, after everything has been checked.
+    if message.startswith(("connection to server on socket", "GSSAPI encryption required")):
         return None
     # The message may quote a value, so only names are taken from it; the longest first, since some contain others.
     names = sorted((option.keyword.decode() for option in pq.Conninfo.get_defaults()), key=len, reverse=True)
-    return f"libpq refuses its parameter {next((name for name in names if name in message), '')}."
+    named = next((name for name in names if re.search(rf"\b{name}\b", message)), None)
+    return f"libpq refuses its parameter {named}." if named else "libpq refuses its parameters."
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def shown(url: str) -> str:
     """Return a URL with `***` in the places of its secrets."""
     url = re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1:***@", url, count=1)
-    return re.sub(r"([?&])([^=&]+)=[^&]*", _shown_parameter, url)
+    return re.sub(r"([?&])([^=?&]+)=[^&]*", _shown_parameter, url)
 
 
 def secrets(environ: Mapping[str, str]) -> set[str]:
@@ -104,7 +125,9 @@ def secrets(environ: Mapping[str, str]) -> set[str]:
 def _secrets_of(url: str) -> Iterator[str]:
     raw = re.findall(r"://[^:@/]*:([^@/]*)@", url)  # as libpq and browsers see it
     raw += re.findall(r"://[^:@/]*:(.*)@", url, re.DOTALL)  # what was meant, where it was not encoded
-    raw += [value for name, value in re.findall(r"[?&]([^=&]+)=([^&]*)", url) if unquote(name) in SECRET_PARAMETERS]
+    # Looked for after every `?`, since a user name may contain one.
+    pairs = re.findall(r"(?=[?&]([^=?&]+)=([^&]*))", url)
+    raw += [value for name, value in pairs if unquote(name) in SECRET_PARAMETERS]
     for text in raw:
         yield from (text, text.strip(), unquote(text))
 
