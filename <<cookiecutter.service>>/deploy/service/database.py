@@ -52,6 +52,6 @@ def _secret(stack: Stack, environment: Environment) -> secretsmanager.Secret:
 def master(stack: Stack, environment: Environment) -> dict[str, ecs.Secret]:
     """Return user and password of the database's master user, as variables of `deploy/release/provision.py`."""
     arn = shared(environment, "DatabaseSecret")
-    secret = secretsmanager.Secret.from_secret_attributes(stack, "MasterSecret", secret_partial_arn=arn)
+    secret = secretsmanager.Secret.from_secret_attributes(stack, "MasterSecret", secret_complete_arn=arn)
     keys = {"MASTER_USER": "username", "MASTER_PASSWORD": "password"}
     return {name: ecs.Secret.from_secrets_manager(secret, key) for name, key in keys.items()}

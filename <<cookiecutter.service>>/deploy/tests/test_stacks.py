@@ -489,6 +489,20 @@ def test_the_service_itself_may_do_nothing(stacks: Stacks) -> None:
     assert not [each for each in policies if role in json.dumps(each["Properties"]["Roles"])]
 
 
+def test_the_task_that_creates_the_database_may_read_the_master_s_secret_by_its_whole_arn(stacks: Stacks) -> None:
+    master = {"Fn::ImportValue": "platform-staging-DatabaseSecret"}
+    policies = stacks.of_type("service", "IAM::Policy")
+    [policy] = [each for each in policies if each["PolicyName"].startswith("DatabaseExecutionRole")]
+    readable = [
+        each["Resource"]
+        for each in policy["PolicyDocument"]["Statement"]
+        if "secretsmanager:GetSecretValue" in each["Action"]
+    ]
+    assert master in readable
+    # An ARN that RDS or Secrets Manager returns ends with its six characters; `-??????` would demand six more.
+    assert "-??????" not in json.dumps(policies)
+
+
 def test_the_hooks_functions_hold_the_hooks_and_nothing_else(stacks: Stacks) -> None:
     function = stacks.of_type("service", "Lambda::Function")[0]
     key = function["Code"]["S3Key"].partition(".")[0]
