@@ -227,6 +227,12 @@ class Environment:
         return stop, start
 
     @property
+    def stop_days(self) -> str:
+        """Return the days of cron on which everything is stopped: after midnight, they are each a day later."""
+        stop, start = self.night or (0, 0)
+        return "MON-FRI" if start < stop else "TUE-SAT"
+
+    @property
     def owns_credentials(self) -> bool:
         """Return whether the service's stack creates the database's user and password."""
         return "PGPASSWORD" not in self.secrets

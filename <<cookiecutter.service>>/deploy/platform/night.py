@@ -27,12 +27,16 @@ def night(stack: Stack, environment: Environment) -> None:
     calling.add_to_policy(
         iam.PolicyStatement(actions=["rds:StopDBInstance", "rds:StartDBInstance"], resources=[database])
     )
-    for operation, cron in (("stop", f"15 {stop}"), ("start", f"45 {(start - 1) % 24}")):
+    for operation, cron in (
+        ("stop", f"15 {stop} ? * {environment.stop_days} *"),
+        # For midnight, it is the evening before.
+        ("start", f"45 {start - 1} ? * MON-FRI *" if start else "45 23 ? * SUN-THU *"),
+    ):
         scheduler.CfnSchedule(
             stack,
             f"Database{operation.capitalize()}",
             name=f"{name}-{operation}",
-            schedule_expression=f"cron({cron} ? * MON-FRI *)",
+            schedule_expression=f"cron({cron})",
             flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
             target=scheduler.CfnSchedule.TargetProperty(
                 arn=f"arn:aws:scheduler:::aws-sdk:rds:{operation}DBInstance",

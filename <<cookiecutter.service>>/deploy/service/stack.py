@@ -149,13 +149,13 @@ def _scaling(environment: Environment, service: controller.Service) -> None:
     count.scale_on_cpu_utilization("Load", target_utilization_percent=CPU_PERCENT)  # type: ignore[attr-defined] # jsii names the base
     if environment.night:
         stop, start = environment.night
-        for name, hour, counts in (
-            ("Night", stop, (0, 0)),
-            ("Morning", start, (environment.service.tasks_min, environment.service.tasks_max)),
+        for name, hour, days, counts in (
+            ("Night", stop, environment.stop_days, (0, 0)),
+            ("Morning", start, "MON-FRI", (environment.service.tasks_min, environment.service.tasks_max)),
         ):
             count.scale_on_schedule(  # type: ignore[attr-defined] # so
                 name,
-                schedule=scaling.Schedule.expression(f"cron(0 {hour} ? * MON-FRI *)"),
+                schedule=scaling.Schedule.expression(f"cron(0 {hour} ? * {days} *)"),
                 min_capacity=counts[0],
                 max_capacity=counts[1],
             )

@@ -412,17 +412,30 @@ def test_a_small_platform_costs_less(tmp_path: Path) -> None:
     assert [of_type(each, "RDS::DBInstance")[0]["MultiAZ"] for each in (small, large)] == [False, True]
 
 
-def test_at_night_tasks_and_database_are_stopped(tmp_path: Path) -> None:
-    service = synthesise(tmp_path, f"{config.service_name()}-staging", platform__night="19-5")
+@pytest.mark.parametrize(
+    ("night", "database", "tasks"),
+    [
+        ("19-5", ("15 19 ? * MON-FRI *", "45 4 ? * MON-FRI *"), ("0 19 ? * MON-FRI *", "0 5 ? * MON-FRI *")),
+        # The database starts before midnight: for Monday, on Sunday.
+        ("19-0", ("15 19 ? * MON-FRI *", "45 23 ? * SUN-THU *"), ("0 19 ? * MON-FRI *", "0 0 ? * MON-FRI *")),
+        # Friday's work ends on Saturday.
+        ("3-13", ("15 3 ? * TUE-SAT *", "45 12 ? * MON-FRI *"), ("0 3 ? * TUE-SAT *", "0 13 ? * MON-FRI *")),
+        ("0-1", ("15 0 ? * TUE-SAT *", "45 0 ? * MON-FRI *"), ("0 0 ? * TUE-SAT *", "0 1 ? * MON-FRI *")),
+    ],
+)
+def test_at_night_and_at_weekends_tasks_and_database_are_stopped(
+    tmp_path: Path, night: str, database: tuple[str, str], tasks: tuple[str, str]
+) -> None:
+    service = synthesise(tmp_path, f"{config.service_name()}-staging", platform__night=night)
     platform = json.loads((tmp_path / "platform-staging.template.json").read_text(encoding="utf-8"))
     assert {each["ScheduleExpression"]: each["Target"]["Arn"] for each in of_type(platform, "Scheduler::Schedule")} == {
-        "cron(15 19 ? * MON-FRI *)": "arn:aws:scheduler:::aws-sdk:rds:stopDBInstance",
-        "cron(45 4 ? * MON-FRI *)": "arn:aws:scheduler:::aws-sdk:rds:startDBInstance",
+        f"cron({database[0]})": "arn:aws:scheduler:::aws-sdk:rds:stopDBInstance",
+        f"cron({database[1]})": "arn:aws:scheduler:::aws-sdk:rds:startDBInstance",
     }
     [target] = of_type(service, "ApplicationAutoScaling::ScalableTarget")
     assert {each["Schedule"]: each["ScalableTargetAction"]["MaxCapacity"] for each in target["ScheduledActions"]} == {
-        "cron(0 19 ? * MON-FRI *)": 0,
-        "cron(0 5 ? * MON-FRI *)": 6,
+        f"cron({tasks[0]})": 0,
+        f"cron({tasks[1]})": 6,
     }
 
 
