@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from deploy.config import MIGRATION_CONNECTIONS, ROOT, ConfigError, Environment
-from deploy.machines import MachineError, fits
+from deploy.machines import MachineError, fits, memory_mib
 
 FARGATE_STOP_SECONDS = 120
 """https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html (`stopTimeout`)"""
@@ -70,9 +70,12 @@ def _machines(environment: Environment) -> Iterator[str]:
     platform, service = environment.platform, environment.service
     if platform.instances < 0:
         yield "[platform] instances must not be negative"
-    if environment.is_fargate or environment.existing.cluster:
+    if environment.existing.cluster or (environment.is_fargate and not platform.instances):
         return
     try:
+        if environment.is_fargate:  # the machines are for other services, perhaps of another architecture
+            memory_mib(platform.instance_type)
+            return
         room = platform.instances * fits(platform.instance_type, service)
     except MachineError as error:
         yield f"[platform] {error}"
@@ -112,8 +115,6 @@ def _proxy(environment: Environment) -> Iterator[str]:
         yield "[service] database_proxy_connections must be 0 with [existing] database: RDS Proxy needs a server of RDS"
     if not environment.owns_credentials:
         yield "[service] database_proxy_connections needs the user that the stack creates: no PGUSER in [secrets]"
-    if "--" in environment.service_name:
-        yield "[service] database_proxy_connections must be 0: RDS Proxy takes no name with two hyphens in a row"
 
 
 def _keepalive_seconds() -> int:

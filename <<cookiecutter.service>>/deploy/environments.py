@@ -25,15 +25,16 @@ def parse(name: str, tables: dict[str, Any]) -> Environment:
         ConfigError: As `load`.
     """
     top = dict(tables)
+    own = {"name": name, "service_name": config.service_name()}
+    for key in own.keys() & top.keys():  # the file's would win, and resources would have another's names
+        raise ConfigError(f"deploy/{name}.toml: got an unexpected keyword argument {key!r}")
     try:
         made: dict[str, Any] = {
             table: _build(kind, f"[{table}] ", top.pop(table, {})) for table, kind in TABLES.items()
         }
         made["variables"] = {key: str(value) for key, value in _table("variables", top).items()}
         made["secrets"] = dict(_table("secrets", top))
-        environment: Environment = _build(
-            Environment, "", {"name": name, "service_name": config.service_name(), **made, **top}
-        )
+        environment: Environment = _build(Environment, "", {**own, **made, **top})
     except TypeError as error:
         raise ConfigError(f"deploy/{name}.toml: {error}") from None
     for fault in rules.faults(environment):

@@ -6,6 +6,7 @@
 import ipaddress
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from deploy import consistency, files
 from deploy.config import PRIORITIES, RETENTION, Environment
@@ -36,14 +37,22 @@ TRACING_PREFIX = "OTEL_"
 OURS = ("DATABASE_URL", "PORT", "FORWARDED_ALLOW_IPS", "URL_PREFIX", "RELEASE")
 """Variables that an environment file must not set, since the infrastructure determines them."""
 
-NUMBERS = (*RELATED, "DATABASE_TIMEOUT_SECONDS", "STATEMENT_TIMEOUT_SECONDS")
-"""Variables with which the infrastructure is computed."""
-
 CREDENTIALS = ("PGUSER", "PGPASSWORD")
 """The variables from which libpq takes the database's user and password."""
 
-TAKEN = ("platform", "postgres")
-"""Names that a service cannot have: the platform's stack and the database's host are called so."""
+TAKEN = ("platform", "postgres", "none", "public", "rdsadmin", "template0", "template1")
+"""Names that a service cannot have: the platform's stack and the database's host are called so, and the others are
+databases and names of roles that PostgreSQL or RDS has itself."""
+
+PARTITIONS = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
+"""The partitions of AWS in ARNs, by the first words of the regions; all others are in `aws`."""
+
+EXISTING: dict[str, tuple[set[str], set[str]]] = {
+    "vpc": ({"cidr", "id", "private_subnets"}, set()),
+    "balancer": ({"arn", "dns_name", "production_listener", "security_group", "test_listener"}, set()),
+    "database": ({"host", "security_group"}, {"secret"}),
+}
+"""The keys of what is named under `[existing]`: those that are needed, and those that may be left out."""
 
 ZONES = 3
 """Number of availability zones."""
@@ -51,7 +60,7 @@ ZONES = 3
 
 def faults(environment: Environment) -> Iterator[str]:
     """Yield a message for each rule that is violated. The simplest come first, since others may follow from them."""
-    for check in (_names, _platform, _service, _secrets, _variables, consistency.faults):
+    for check in (_names, _existing, _platform, _service, _secrets, _variables, consistency.faults):
         yield from check(environment)
 
 
@@ -72,7 +81,18 @@ def _names(environment: Environment) -> Iterator[str]:
             not re.fullmatch(r"[a-z][a-z0-9-]{0,22}[a-z0-9]", name),
             f"the service's name {name!r} is not 2 to 24 letters, digits and hyphens",
         ),
-        (name in TAKEN, f"the service cannot be called {name!r}: the platform has a stack or a host of that name"),
+        (
+            "--" in name,
+            f"the service's name {name!r} has two hyphens in a row, which a repository of images cannot have",
+        ),
+        (
+            name in TAKEN,
+            f"the service cannot be called {name!r}: the platform or PostgreSQL has something of that name",
+        ),
+        (
+            environment.name == "images",
+            "an environment cannot be called 'images': the stack of the images is called so",
+        ),
         # https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
         (len(longest) > 64, f"{longest!r} is longer than the name of a function, 64 characters"),  # noqa: PLR2004
         *(
@@ -100,7 +120,7 @@ def _names(environment: Environment) -> Iterator[str]:
 def _platform(environment: Environment) -> Iterator[str]:
     platform, zones = environment.platform, environment.platform.availability_zones
     yield from _found(
-        (len(set(zones)) != ZONES, "[platform] availability_zones must be three"),
+        (not len(zones) == len(set(zones)) == ZONES, "[platform] availability_zones must be three"),
         *(
             (
                 not re.fullmatch(re.escape(environment.region) + "[a-z]", zone),
@@ -114,8 +134,8 @@ def _platform(environment: Environment) -> Iterator[str]:
             "[platform] alarm_email is not an address",
         ),
         (
-            bool(platform.night) and not re.fullmatch(r"(1?\d|2[0-3])-(1?\d|2[0-3])", platform.night),
-            '[platform] night must be two hours, such as "19-5"',
+            bool(platform.night) and not re.fullmatch(r"(1?\d|2[0-3])-(?!\1$)(1?\d|2[0-3])", platform.night),
+            '[platform] night must be two different hours, such as "19-5"',
         ),
         (
             bool(platform.night) and platform.keep,
@@ -123,10 +143,30 @@ def _platform(environment: Environment) -> Iterator[str]:
         ),
         # The limits of RDS; and cdk-nag requires backups.
         (not 1 <= platform.database_backup_days <= 35, "[platform] database_backup_days must be 1 to 35"),  # noqa: PLR2004
-        (platform.database_storage_gib < 20, "[platform] database_storage_gib must be at least 20"),  # noqa: PLR2004
+        (
+            not 20 <= platform.database_storage_gib <= 16_384,  # noqa: PLR2004 - it grows up to four times as much: 64 TiB
+            "[platform] database_storage_gib must be 20 to 16384",
+        ),
+        (
+            not re.fullmatch(r"[a-z][a-z0-9]+\.[a-z0-9]+", platform.database_instance),
+            "[platform] database_instance must be a class without db., such as t4g.medium",
+        ),
     )
-    yield from _networks("[platform] cidr", environment.cidr)
+    yield from _networks("[existing] vpc: cidr" if environment.existing.vpc else "[platform] cidr", environment.cidr)
     yield from _front(environment)
+
+
+def _existing(environment: Environment) -> Iterator[str]:
+    """Check that what exists already is described completely."""
+    for table, (needed, optional) in EXISTING.items():
+        values: dict[str, Any] | None = getattr(environment.existing, table)
+        if values is not None and (not needed <= set(values) <= needed | optional or not all(values.values())):
+            *names, last = sorted(needed)
+            also = f", and may have {' and '.join(optional)}" if optional else ""
+            yield f"[existing] {table} must have {', '.join(names)} and {last}{also}"
+    subnets = environment.existing.vpc["private_subnets"] if environment.existing.vpc else [""] * ZONES
+    if not isinstance(subnets, list) or len(subnets) != ZONES:
+        yield "[existing] vpc: private_subnets must be a list of three, one for each zone"
 
 
 def _front(environment: Environment) -> Iterator[str]:
@@ -140,10 +180,15 @@ def _front(environment: Environment) -> Iterator[str]:
         ),
         (
             bool(platform.certificate_arn)
-            and not re.fullmatch(rf"arn:aws[a-z-]*:acm:{here}:certificate/\S+", platform.certificate_arn),
+            and not re.fullmatch(
+                rf"arn:{_partition(environment)}:acm:{here}:certificate/\S+", platform.certificate_arn
+            ),
             f"[platform] certificate_arn is not in {here}: fill it in",
         ),
-        (bool(public_zone) and set(public_zone) != {"id", "name"}, "[platform] public_zone must have id and name"),
+        (
+            bool(public_zone) and (set(public_zone) != {"id", "name"} or not all(public_zone.values())),
+            "[platform] public_zone must have id and name",
+        ),
         (
             bool(public_zone) and not environment.domain.endswith(f".{public_zone.get('name')}"),
             "[platform] public_zone must contain domain, which is a subdomain of it",
@@ -156,13 +201,19 @@ def _front(environment: Environment) -> Iterator[str]:
     )
 
 
+def _partition(environment: Environment) -> str:
+    """Return the partition of AWS that the region is in, as ARNs have it."""
+    return PARTITIONS.get(environment.region.rpartition("-")[0].rpartition("-")[0], "aws")
+
+
 def _networks(what: str, value: str) -> Iterator[str]:
     try:
-        network = ipaddress.ip_network(value)
+        network = ipaddress.IPv4Network(value)
     except ValueError:
         yield f"{what} {value!r} is not a network, such as 10.0.0.0/16"
     else:
-        if not 16 <= network.prefixlen <= 24:  # noqa: PLR2004 - six subnets of a VPC of at most /16
+        # Six subnets of a VPC of at most /16; and AWS takes the length of the prefix, no mask.
+        if str(network) != value or not 16 <= network.prefixlen <= 24:  # noqa: PLR2004
             yield f"{what} must be a network of /16 to /24"
 
 
@@ -199,19 +250,22 @@ def _size(environment: Environment) -> Iterator[str]:
 
 
 def _secrets(environment: Environment) -> Iterator[str]:
-    references = {f"[secrets] {name}": value for name, value in environment.secrets.items()}
-    if environment.service.token_credentials:
-        references["[service] token_credentials"] = environment.service.token_credentials
-    arn = rf"arn:aws[a-z-]*:secretsmanager:{environment.region}:{environment.account}:secret:\S+-[A-Za-z0-9]{{6}}"
-    for name, value in references.items():
+    here = f"{environment.region}:{environment.account}"
+    arn = rf"arn:{_partition(environment)}:secretsmanager:{here}:secret:[^\s:]+-[A-Za-z0-9]{{6}}"
+    fault = f"is not the ARN of a secret in {here}, with the six characters at its end"
+    for name, value in environment.secrets.items():
         if not re.fullmatch(rf"{arn}(:[\w.-]+)?", value):
-            yield (
-                f"{name} is not the ARN of a secret in {environment.region}:{environment.account}, with the six"
-                " characters at its end, and :key where it is a JSON object"
-            )
+            yield f"[secrets] {name} {fault}, and :key where it is a JSON object"
+    # Of these all of the JSON object is read, so no key follows.
+    database = environment.existing.database or {}
+    for name, value in (
+        ("[service] token_credentials", environment.service.token_credentials),
+        ("[existing] database: secret", database.get("secret")),
+    ):
+        if value and not re.fullmatch(arn, value):
+            yield f"{name} {fault}"
     if ("PGUSER" in environment.secrets) != ("PGPASSWORD" in environment.secrets):
         yield "[secrets] must have both PGUSER and PGPASSWORD, or neither"
-    database = environment.existing.database
     if environment.owns_credentials and database and "secret" not in database:
         yield "[existing] database needs secret, or [secrets] needs PGUSER and PGPASSWORD"
     if environment.variables.get("JWKS_URL") and not environment.service.token_credentials:
@@ -229,6 +283,7 @@ def _variables(environment: Environment) -> Iterator[str]:
     yield from (
         f"[secrets] {name} is also in [variables]" for name in environment.secrets if name in environment.variables
     )
-    for name in NUMBERS:
-        if not re.fullmatch("[0-9]{1,6}", environment.variables.get(name, "0")):
-            yield f"[variables] {name} must be a whole number"
+    for name, (least, most) in files.bounds().items():
+        value = environment.variables.get(name, str(least))
+        if not re.fullmatch("[0-9]{1,9}", value) or not least <= int(value) <= most:
+            yield f"[variables] {name} must be a whole number, {least} to {most}"

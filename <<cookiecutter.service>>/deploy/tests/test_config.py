@@ -1,6 +1,7 @@
 """What an environment's file may not say."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,10 @@ from deploy.tests.cloud import ACCOUNT, REGION
 from deploy.tests.conftest import changed, tables
 
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:staging/orders/api-AbCdEf"
+
+VPC = {"id": "vpc-1", "cidr": "10.0.0.0/16", "private_subnets": ["subnet-1", "subnet-2", "subnet-3"]}
+
+DATABASE = {"host": "h", "security_group": "sg-1", "secret": SECRET}
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])
@@ -50,8 +55,7 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
             "[service] database_proxy_connections must be 0 or at least 2, 1 % of database_max_connections",
         ),
         (
-            {"service__database_proxy_connections": 20}
-            | {"existing__database": {"host": "h", "security_group": "sg-1", "secret": "arn"}},
+            {"service__database_proxy_connections": 20} | {"existing__database": DATABASE},
             "[service] database_proxy_connections must be 0 with [existing] database: RDS Proxy needs a server of RDS",
         ),
         (
@@ -71,6 +75,8 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ({"service__tasks_min": None}, "[service] missing 1 required keyword-only argument: 'tasks_min'"),
         ({"service__colour": "blue"}, "[service] got an unexpected keyword argument 'colour'"),
         ({"domain": None}, "missing 1 required keyword-only argument: 'domain'"),
+        ({"name": "production"}, "toml: got an unexpected keyword argument 'name'"),
+        ({"service_name": "ledger"}, "toml: got an unexpected keyword argument 'service_name'"),
         (
             {"secrets__API_KEY": "x"},
             "[secrets] API_KEY is not the ARN of a secret in eu-central-1:123456789012, with the six",
@@ -79,12 +85,47 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
             {"secrets__API_KEY": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:staging/orders/api"},
             "with the six characters at its end",
         ),
+        (
+            {"secrets__API_KEY": SECRET.replace("arn:aws:", "arn:aws-cn:")},
+            "[secrets] API_KEY is not the ARN of a secret in eu-central-1",
+        ),
+        (
+            {"service__token_credentials": f"{SECRET}:client_secret"},
+            "[service] token_credentials is not the ARN of a secret in eu-central-1:123456789012",
+        ),
         ({"secrets__API_KEY": SECRET}, "[secrets] API_KEY is not a variable that is set here"),
         ({"secrets__PGPASSWORD": f"{SECRET}:password"}, "[secrets] must have both PGUSER and PGPASSWORD, or neither"),
         ({"secrets__LOG_LEVEL": SECRET, "variables__LOG_LEVEL": "INFO"}, "[secrets] LOG_LEVEL is also in [variables]"),
         (
             {"existing__database": {"host": "h", "security_group": "sg-1"}},
             "[existing] database needs secret, or [secrets]",
+        ),
+        ({"existing__vpc": {"id": "vpc-1"}}, "[existing] vpc must have cidr, id and private_subnets"),
+        ({"existing__vpc": {}}, "[existing] vpc must have cidr, id and private_subnets"),
+        ({"existing__vpc": VPC | {"name": "theirs"}}, "[existing] vpc must have cidr, id and private_subnets"),
+        (
+            {"existing__vpc": VPC | {"private_subnets": ["subnet-1", "subnet-2"]}},
+            "[existing] vpc: private_subnets must be a list of three, one for each zone",
+        ),
+        (
+            {"existing__vpc": VPC | {"private_subnets": "subnet-1,subnet-2,subnet-3"}},
+            "[existing] vpc: private_subnets must be a list of three, one for each zone",
+        ),
+        ({"existing__vpc": VPC | {"cidr": "10.0.0.0"}}, "[existing] vpc: cidr must be a network of /16 to /24"),
+        (
+            {"existing__balancer": {"arn": "arn"}},
+            "[existing] balancer must have arn, dns_name, production_listener, security_group and test_listener",
+        ),
+        ({"existing__database": {"secret": SECRET}}, "[existing] database must have host and security_group"),
+        ({"existing__database": DATABASE | {"port": "5433"}}, "[existing] database must have host and security_group"),
+        ({"existing__database": DATABASE | {"host": ""}}, "[existing] database must have host and security_group"),
+        (
+            {"existing__database": DATABASE | {"secret": "arn"}},
+            "[existing] database: secret is not the ARN of a secret",
+        ),
+        (
+            {"existing__database": DATABASE | {"secret": f"{SECRET}:password"}},
+            "[existing] database: secret is not the ARN of a secret in eu-central-1:123456789012, with the six",
         ),
         ({"variables__JWKS_URL": "https://issuer/keys"}, "[service] token_credentials is needed where JWKS_URL is set"),
         ({"service__cpu_units": 300, "service__memory_mib": 700}, "Fargate has no tasks of 300 CPU units and 700 MiB"),
@@ -105,8 +146,15 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         ({"platform__availability_zones": "eu-central-1a"}, "[platform] availability_zones must be a list"),
         ({"platform__availability_zones": [1, 2, 3]}, "[platform] availability_zones must contain texts only"),
         ({"platform__cidr": "10.0.0.0"}, "[platform] cidr must be a network of /16 to /24"),
+        ({"platform__cidr": "10.0.0.0/255.255.0.0"}, "[platform] cidr must be a network of /16 to /24"),
+        ({"platform__cidr": "2001:db8::/20"}, "[platform] cidr '2001:db8::/20' is not a network, such as 10.0.0.0/16"),
         ({"platform__nat_gateways": 0}, "[platform] nat_gateways must be 1 to 3"),
-        ({"platform__night": "19 to 5"}, '[platform] night must be two hours, such as "19-5"'),
+        ({"platform__night": "19 to 5"}, '[platform] night must be two different hours, such as "19-5"'),
+        ({"platform__night": "19-19"}, '[platform] night must be two different hours, such as "19-5"'),
+        ({"platform__database_storage_gib": 19}, "[platform] database_storage_gib must be 20 to 16384"),
+        ({"platform__database_storage_gib": 16_385}, "[platform] database_storage_gib must be 20 to 16384"),
+        ({"platform__database_instance": "db.t4g.medium"}, "[platform] database_instance must be a class without db."),
+        ({"platform__database_instance": ""}, "[platform] database_instance must be a class without db."),
         ({"platform__night": "19-5", "platform__keep": True}, "[platform] night cannot be combined with keep"),
         ({"platform__alarm_email": "me"}, "[platform] alarm_email is not an address"),
         ({"platform__public": True}, "[platform] public needs public_zone"),
@@ -114,6 +162,14 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
         (
             {"platform__certificate_arn": "arn:aws:acm:us-east-1:1:certificate/1"},
             "certificate_arn is not in eu-central-1",
+        ),
+        (
+            {"platform__certificate_arn": f"arn:aws-cn:acm:{REGION}:{ACCOUNT}:certificate/1"},
+            "certificate_arn is not in eu-central-1",
+        ),
+        (
+            {"platform__certificate_arn": "", "platform__public_zone": {"id": "", "name": "example.com"}},
+            "[platform] public_zone must have id and name",
         ),
         (
             {"platform__certificate_arn": "", "platform__public_zone": {"id": "Z1", "name": "other.org"}},
@@ -130,17 +186,26 @@ def test_the_files_are_whole_but_for_what_only_their_owner_knows(name: str) -> N
             "instance_type 'm7i.large' does not run ARM64",
         ),
         ({"service__capacity": "EC2", "platform__instance_type": "mac1.metal"}, "'mac1.metal' is not known here"),
+        ({"platform__instances": 2, "platform__instance_type": "large"}, "instance_type 'large' is not known here"),
         ({"region": "Frankfurt"}, "region 'Frankfurt' is not a region of AWS"),
         ({"domain": "example com"}, "domain 'example com' is not a name of DNS"),
         ({"domain": 1}, "domain must be a text"),
         ({"service": 1}, "[service] must be a table"),
         ({"repository": "orders"}, "repository 'orders' is not OWNER/NAME"),
         ({"platform__availability_zones": ["eu-central-1a"]}, "availability_zones must be three"),
+        (
+            {"platform__availability_zones": [f"eu-central-1{letter}" for letter in "abcc"]},
+            "availability_zones must be three",
+        ),
         ({"variables__WEB_CONCURENCY": 2}, "[variables] WEB_CONCURENCY is not a variable that is set here"),
         ({"variables__RELEASE": "1"}, "[variables] RELEASE is not a variable that is set here"),
         ({"variables__FORWARDED_ALLOW_IPS": "0.0.0.0/0"}, "FORWARDED_ALLOW_IPS is not a variable that is set here"),
         ({"variables__DRAIN_SECONDS": None}, "[variables] lacks DRAIN_SECONDS"),
-        ({"variables__DRAIN_SECONDS": "soon"}, "[variables] DRAIN_SECONDS must be a whole number"),
+        ({"variables__DRAIN_SECONDS": "soon"}, "[variables] DRAIN_SECONDS must be a whole number, 0 to 110"),
+        ({"variables__WEB_CONCURRENCY": 0}, "[variables] WEB_CONCURRENCY must be a whole number, 1 to 64"),
+        ({"variables__DATABASE_POOL_SIZE": 0}, "[variables] DATABASE_POOL_SIZE must be a whole number, 1 to 100"),
+        ({"variables__SHUTDOWN_SECONDS": 0}, "[variables] SHUTDOWN_SECONDS must be a whole number, 1 to 110"),
+        ({"variables__WEB_THREADS": 10_001}, "[variables] WEB_THREADS must be a whole number, 1 to 10000"),
         ({"variables__STATEMENT_TIMEOUT_SECONDS": "5s"}, "STATEMENT_TIMEOUT_SECONDS must be a whole number"),
     ],
     ids=lambda value: "" if isinstance(value, str) else ", ".join(value),
@@ -170,10 +235,34 @@ def test_a_stop_may_take_longer_on_machines() -> None:
     )
 
 
+def test_a_service_may_stop_without_a_drain_and_a_neighbour_may_have_machines_of_another_architecture() -> None:
+    changes = {"variables__DRAIN_SECONDS": 0, "platform__instances": 2, "platform__instance_type": "m7i.large"}
+    assert environments.parse("staging", changed(**changes)).variables["DRAIN_SECONDS"] == "0"
+
+
+@pytest.mark.parametrize(("region", "partition"), [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")])
+def test_arns_have_the_partition_of_the_region(region: str, partition: str) -> None:
+    changes = {
+        "region": region,
+        "platform__availability_zones": [f"{region}{letter}" for letter in "abc"],
+        "platform__certificate_arn": f"arn:{partition}:acm:{region}:{ACCOUNT}:certificate/1",
+        "secrets__JWKS_URL": f"arn:{partition}:secretsmanager:{region}:{ACCOUNT}:secret:staging/orders/api-AbCdEf",
+    }
+    assert environments.parse("staging", changed(**changes)).region == region
+    changes["secrets__JWKS_URL"] = changes["secrets__JWKS_URL"].replace(f"arn:{partition}:", "arn:aws:")
+    with pytest.raises(config.ConfigError, match=r"\[secrets\] JWKS_URL is not the ARN"):
+        environments.parse("staging", changed(**changes))
+
+
 @pytest.mark.parametrize("name", ["x", "a-b", "averyveryverylongname"])
 def test_names_that_do_not_fit_into_aws_s_are_refused(name: str) -> None:
     with pytest.raises(config.ConfigError, match="an environment's name is 2 to 16"):
         environments.parse(name, tables())
+
+
+def test_no_environment_has_the_name_of_the_images_stack() -> None:
+    with pytest.raises(config.ConfigError, match="an environment cannot be called 'images'"):
+        environments.parse("images", tables())
 
 
 def test_the_longest_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,8 +274,14 @@ def test_the_longest_names_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         environments.parse("staging", tables())
 
 
-@pytest.mark.parametrize("name", ["platform", "postgres"])
-def test_names_that_the_platform_has_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_service_without_a_valid_name_of_a_repository_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "service_name", lambda: "a--b")
+    with pytest.raises(config.ConfigError, match="the service's name 'a--b' has two hyphens in a row"):
+        environments.parse("staging", tables())
+
+
+@pytest.mark.parametrize("name", ["platform", "postgres", "none", "public", "rdsadmin", "template0", "template1"])
+def test_names_that_the_platform_or_postgresql_has_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(config, "service_name", lambda: name)
     with pytest.raises(config.ConfigError, match=f"the service cannot be called '{name}'"):
         environments.parse("staging", tables())
@@ -211,3 +306,42 @@ def test_every_architecture_gets_an_image(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_unknown_environment_says_which_there_are() -> None:
     with pytest.raises(config.ConfigError, match="there is no environment 'moon': deploy/ has production, staging"):
         environments.load("moon")
+
+
+@pytest.mark.parametrize("name", ["../pyproject", "x" * 300, "", "release/prices"])
+def test_what_is_no_name_of_a_file_is_an_unknown_environment(name: str) -> None:
+    with pytest.raises(config.ConfigError, match=f"^there is no environment {re.escape(repr(name))}: deploy/ has "):
+        files.read(name)
+
+
+WHOLE = b"""account = "1"
+region = "eu-central-1"
+[service]
+architecture = "ARM64"
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "replacement", "fault"),
+    [
+        (WHOLE, b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (WHOLE, b"account = ", "Invalid value"),
+        (b'account = "1"', b"", "account must be a text that is not empty"),
+        (b'"eu-central-1"', b'""', "region must be a text that is not empty"),
+        (b'"eu-central-1"', b"1", "region must be a text that is not empty"),
+        (b"[service]", b"", "[service] architecture must be ARM64 or X86_64"),
+        (b'"ARM64"', b'"POWER"', "[service] architecture must be ARM64 or X86_64"),
+        (b'"ARM64"', b'["ARM64"]', "[service] architecture must be ARM64 or X86_64"),
+    ],
+)
+def test_what_every_command_reads_of_a_file_is_there_or_it_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes, replacement: bytes, fault: str
+) -> None:
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "moon.toml").write_bytes(WHOLE)
+    assert files.accounts() == ["1"]
+    (tmp_path / "deploy" / "moon.toml").write_bytes(WHOLE.replace(written, replacement))
+    with pytest.raises(config.ConfigError, match=re.escape(f"deploy/moon.toml: {fault}")) as refused:
+        files.read("moon")
+    assert "\n" not in str(refused.value)

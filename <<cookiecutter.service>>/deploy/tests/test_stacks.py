@@ -524,6 +524,9 @@ def test_the_hooks_functions_hold_the_hooks_and_nothing_else(stacks: Stacks) -> 
     assert names == ["deploy/__init__.py", "deploy/checks.py", "deploy/client.py", "deploy/hooks.py", "deploy/smoke.py"]
 
 
+MASTER_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:theirs-AbCdEf"
+
+
 def test_what_there_is_can_be_named_instead_of_made(tmp_path: Path) -> None:
     changed = tables()
     changed["existing"] = {
@@ -537,7 +540,7 @@ def test_what_there_is_can_be_named_instead_of_made(tmp_path: Path) -> None:
             "test_listener": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener/app/theirs/1/3",
         },
         "zone": "Z1",
-        "database": {"host": "db.example.com", "security_group": "sg-2", "secret": "arn:secret"},
+        "database": {"host": "db.example.com", "security_group": "sg-2", "secret": MASTER_SECRET},
     }
     app.build(environments.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
     assert environments.parse("staging", changed).cidr == "10.9.0.0/16"
