@@ -32,6 +32,9 @@ def main(arguments: list[str]) -> int:
         return _fail(f"AWS refused {error.operation_name}: {line(error)}")
     except BotoCoreError as error:  # no credentials, region or connection: its text says which
         return _fail(f"AWS was not asked: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        return 128 + signal.SIGINT
 
 
 def _release(given: argparse.Namespace) -> None:

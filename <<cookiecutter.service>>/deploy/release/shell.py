@@ -4,8 +4,8 @@ https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html
 """
 
 from deploy import config
-from deploy.release.target import ReleaseError, Target, pause, say
-from deploy.release.task import start
+from deploy.release.target import ReleaseError, Target, say
+from deploy.release.task import start, wait
 
 SHELL_SECONDS = 3_600
 """Time after which the task ends by itself."""
@@ -17,7 +17,7 @@ def shell(target: Target) -> None:
     It has the image, configuration and secrets of the release that runs.
 
     Raises:
-        ReleaseError: The task does not start.
+        ReleaseError: The task does not start, or not in time.
     """
     task = target.ecs.describe_task_definition(taskDefinition=target.running())["taskDefinition"]
     accepted = target.ecs.meta.service_model.operation_model("RegisterTaskDefinition").input_shape.members
@@ -28,16 +28,10 @@ def shell(target: Target) -> None:
         **{**body, "family": f"{target.name}-shell", "taskRoleArn": target.shell_role}
     )["taskDefinition"]["taskDefinitionArn"]
     arn = start(target, made, "shell", enableExecuteCommand=True)
-    while (status := _status(target, arn)) != "RUNNING":
-        if status == "STOPPED":
-            raise ReleaseError("shell: the task ended before it could be used")
-        pause()
+    if wait(target, arn, "shell", "RUNNING", "STOPPED")["lastStatus"] == "STOPPED":
+        raise ReleaseError("shell: the task ended before it could be used")
     command = (
         f"aws ecs execute-command --region {target.region} --cluster {target.cluster} --task {arn}"
         f" --container {config.CONTAINER} --interactive --command bash"
     )
     say("shell", task=arn, status="ready", ends_after_seconds=SHELL_SECONDS, command=command)
-
-
-def _status(target: Target, arn: str) -> str:
-    return str(target.ecs.describe_tasks(cluster=target.cluster, tasks=[arn])["tasks"][0]["lastStatus"])

@@ -61,6 +61,8 @@ class Target:
                 raise
             raise ReleaseError(f"there is no stack {self.name} in {self.region}: deploy it first") from None
         outputs = {each["OutputKey"]: each["OutputValue"] for each in stack.get("Outputs", [])}
+        if "ClusterName" not in outputs:  # as after a creation that failed
+            raise ReleaseError(f"the stack {self.name} is {stack['StackStatus']}, without outputs: deploy it first")
         self.cluster = outputs["ClusterName"]
         self.configuration = outputs["Configuration"]
         self.controller = outputs["Controller"]
@@ -158,8 +160,15 @@ def revision(arn: str) -> int:
 
 
 def client(service: str, region: str | None = None) -> Any:
-    """Return a client of an AWS service."""
-    return boto3.client(service, region_name=region)
+    """Return a client of an AWS service.
+
+    Raises:
+        ReleaseError: What the environment or `~/.aws` says of AWS cannot be used.
+    """
+    try:
+        return boto3.client(service, region_name=region)
+    except (ValueError, OSError) as error:  # botocore lets those of its settings through
+        raise ReleaseError(f"AWS was not asked: {' '.join(str(error).split())}") from None
 
 
 def line(error: ClientError) -> str:

@@ -8,7 +8,7 @@ from deploy import config
 from deploy.release.target import ReleaseError, Target, client, pause, say
 
 TASK_SECONDS = 1_800
-"""Timeout of a one-off task."""
+"""Timeout of a one-off task; of a shell, until it runs."""
 
 ADMIN = ("python", "-m", "service.admin")
 
@@ -21,14 +21,7 @@ def run_once(target: Target, arn: str, step: str, command: list[str] | None = No
     """
     overrides = {"containerOverrides": [{"name": config.CONTAINER, "command": command}] if command else []}
     task_arn = start(target, arn, step, overrides=overrides)
-    deadline, ended = time.monotonic() + TASK_SECONDS, None
-    while not ended:
-        if time.monotonic() > deadline:
-            target.ecs.stop_task(cluster=target.cluster, task=task_arn, reason=f"{step} took too long")
-            raise ReleaseError(f"{step}: stopped after {TASK_SECONDS} s; its log is in {target.log_group}")
-        pause()
-        [seen] = target.ecs.describe_tasks(cluster=target.cluster, tasks=[task_arn])["tasks"]
-        ended = seen if seen["lastStatus"] == "STOPPED" else None
+    ended = wait(target, task_arn, step, "STOPPED")
     _show_log(target, task_arn)
     [container] = ended["containers"]
     if container.get("exitCode") is None:
@@ -60,6 +53,23 @@ def start(target: Target, arn: str, step: str, **options: Any) -> str:
     task_arn = str(started["tasks"][0]["taskArn"])
     say(step, task=task_arn, status="running")
     return task_arn
+
+
+def wait(target: Target, task_arn: str, step: str, *statuses: str) -> dict[str, Any]:
+    """Wait until a task has one of `statuses`, and return its description.
+
+    Raises:
+        ReleaseError: That took longer than `TASK_SECONDS`, so the task was stopped.
+    """
+    deadline = time.monotonic() + TASK_SECONDS
+    while time.monotonic() <= deadline:
+        pause()
+        # There may be none: AWS may not find a task right after it was started.
+        for seen in target.ecs.describe_tasks(cluster=target.cluster, tasks=[task_arn])["tasks"]:
+            if seen["lastStatus"] in statuses:
+                return dict(seen)
+    target.ecs.stop_task(cluster=target.cluster, task=task_arn, reason=f"{step} took too long")
+    raise ReleaseError(f"{step}: stopped after {TASK_SECONDS} s; its log is in {target.log_group}")
 
 
 def _show_log(target: Target, task_arn: str) -> None:

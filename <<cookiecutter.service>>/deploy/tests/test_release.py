@@ -488,6 +488,50 @@ def test_a_shell_has_a_root_that_can_be_written_to_and_ends_by_itself(
     assert not container["readonlyRootFilesystem"]
 
 
+@once
+@pytest.mark.parametrize("arguments", [("admin", "--", "check"), ("shell",)])
+def test_a_task_that_aws_does_not_know_yet_is_waited_for(
+    aws: Cloud,
+    digest: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    # Right after RunTask, DescribeTasks may find nothing.
+    answers: list[Any] = [{"tasks": [], "failures": [{"reason": "MISSING"}]}]
+    if arguments == ("shell",):
+        answers.insert(0, {"tasks": [{"lastStatus": "RUNNING"}]})
+
+    def answer(_request: dict[str, Any]) -> Any:
+        return answers.pop() if answers else None
+
+    monkeypatch.setattr(aws, "on_DescribeTasks", answer, raising=False)
+    name, *rest = arguments
+    ran = command(capsys, name, *rest)
+    assert (ran.status, ran.err, answers) == (0, "", [])
+
+
+@once
+def test_a_shell_that_does_not_start_is_not_waited_for_without_end(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(capsys, "release", digest)
+    command(capsys, "run")
+
+    def answer(_request: dict[str, Any]) -> Any:
+        return {"tasks": [{"lastStatus": "PROVISIONING"}]}
+
+    monkeypatch.setattr(aws, "on_DescribeTasks", answer, raising=False)
+    monkeypatch.setattr("deploy.release.task.TASK_SECONDS", 0)
+    ran = command(capsys, "shell")
+    assert (ran.status, ran.err) == (
+        1,
+        f"deploy.release: shell: stopped after 0 s; its log is in /ecs/staging/{NAME}\n",
+    )
+
+
 def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -605,18 +649,49 @@ def test_a_missing_stack_is_one_line(cloud: Cloud, capsys: pytest.CaptureFixture
     assert ran.err == "deploy.release: there is no environment 'nowhere': deploy/ has production, staging\n"
 
 
-def test_missing_credentials_are_one_line(tmp_path: Path) -> None:
+def test_a_stack_whose_creation_failed_is_one_line(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    cloud.client("cloudformation").create_stack(StackName=STACK, TemplateBody=empty)
+    assert command(capsys, "status").err == (
+        f"deploy.release: the stack {STACK} is CREATE_COMPLETE, without outputs: deploy it first\n"
+    )
+
+
+def test_a_command_that_is_interrupted_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_environment: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "cost", interrupt)
+    ran = command(capsys, "cost")
+    assert (ran.status, ran.err) == (130, "deploy.release: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "Unable to locate credentials"),
+        ({"AWS_ENDPOINT_URL": "foo"}, "Invalid endpoint: foo"),
+        ({"AWS_MAX_ATTEMPTS": "abc"}, "invalid literal for int() with base 10: 'abc'"),
+        ({"AWS_CONFIG_FILE": "config"}, "[Errno 2] No such file or directory: 'no-such-program'"),
+    ],
+)
+def test_what_keeps_aws_from_being_asked_is_one_line(tmp_path: Path, settings: dict[str, str], reason: str) -> None:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    if "AWS_CONFIG_FILE" in settings:
+        settings = {"AWS_CONFIG_FILE": str(tmp_path / "config")}
+        (tmp_path / "config").write_text("[default]\ncredential_process = no-such-program\n", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "deploy.release", "status", "--environment", "staging"],
-        env={**clean, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)},
+        env={**clean, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path), **settings},
         cwd=config.ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "deploy.release: AWS was not asked: Unable to locate credentials\n"
+    assert done.stderr == f"deploy.release: AWS was not asked: {reason}\n"
 
 
 class Checkout:
