@@ -13,6 +13,9 @@ if not TEXT.startswith("{"):  # still as it is written here
     )
 ANSWERS = json.loads(TEXT)
 
+TAKEN = ("platform", "postgres", "none", "public", "rdsadmin", "template0", "template1")
+"""Names of something else on AWS or in PostgreSQL, as in `deploy/rules.py`."""
+
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 DELIMITERS = r"<[%#<]|[>%#]>|\{[%#{]|[}%#]\}"  # in an order in which they are none here
 
@@ -23,6 +26,10 @@ def fault(service: str, description: str, domain: str) -> str:
         return (
             "service: use 2 to 24 lower-case letters, digits and single hyphens, beginning with a letter and not ending"
             f" with a hyphen, such as orders or user-profiles; not {service!r}"
+        )
+    if service in TAKEN:
+        return (
+            f"service: use another name, such as orders; {service!r} is the name of something on AWS or in PostgreSQL"
         )
     if not description.strip() or len(description) > 200:  # noqa: PLR2004
         return f"description: use 1 to 200 characters; not {len(description.strip())}"

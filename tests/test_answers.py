@@ -123,7 +123,6 @@ NAMES = ["a1", "ab", "z9", "orders", "user-profiles", "x" * 24, "a" + "-b" * 11,
 NAMES += [
     "docker",
     "compose",
-    "postgres",
     "web",
     "release",
     "python",
@@ -138,6 +137,8 @@ NAMES += [
 NAMES += ["aux", "root", "admin", "http", "localhost", "e5", "x1e3", "xn-a", "aws", "con1", "class", "import", "json"]
 NO_NAMES = ["a", "x" * 25, "x" * 200, "1st", "9", "0x1", "1e3", "-ab", "ab-", "a--b", "a.b", "ab.", "xn--a", "a-b-"]
 NO_NAMES += ["orders-", "my service", "My-Service", "aB", "a1_", "a" + "-b" * 12]
+[_taken] = re.findall(r"^TAKEN = (\(.*\))$", (SOURCE / "deploy" / "rules.py").read_text(encoding="utf-8"), re.MULTILINE)
+TAKEN: tuple[str, ...] = ast.literal_eval(_taken)
 
 LINES = ["x", "7", "x" * 200, "😀" * 200, "Keeps orders, 100 % reliably", "Größe: 5 € & more", "costs $5 or ${HOME}"]
 LINES += [
@@ -305,7 +306,7 @@ REFUSALS = {
     " internal.example; not ",
 }
 ACCEPTED = {"service": NAMES, "description": LINES, "domain": DOMAINS}
-REFUSED = {"service": NO_NAMES + ODD, "description": NO_LINES, "domain": NO_DOMAINS + ODD}
+REFUSED = {"service": [*NO_NAMES, *ODD, *TAKEN], "description": NO_LINES, "domain": NO_DOMAINS + ODD}
 
 
 @pytest.fixture(scope="module")
@@ -401,6 +402,8 @@ def test_what_is_refused_is_told_why_in_one_line(fault: Callable[..., str], ques
         said = fault(**DEFAULTS | {question: answer})
         if question == "description" and (not answer.strip() or len(answer) > 200):
             assert said == f"description: use 1 to 200 characters; not {len(answer.strip())}"
+        elif question == "service" and answer in TAKEN:
+            assert said.startswith("service: use another name, such as orders; ")
         else:
             assert said.startswith(REFUSALS[question]), answer
         assert said.isprintable(), answer
