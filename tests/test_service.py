@@ -134,6 +134,10 @@ def test_an_environment_that_is_incomplete_or_has_lost_its_python_is_made_anew(t
         command = ["make", f"PYTHON={sys.executable}", ".venv/run"]
         variables = environment(HOME=str(nowhere / "home"), XDG_CACHE_HOME="")  # a user without a home
         variables.pop("INSTALLER", None)
+        # What this user's own configuration of pip says, which is in the home; `conftest.py` has told uv.
+        for ours, theirs in {"UV_DEFAULT_INDEX": "PIP_INDEX_URL", "SSL_CERT_FILE": "PIP_CERT"}.items():
+            if ours in variables:
+                variables[theirs] = variables[ours]
 
         def makes_it() -> str:
             subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=True)
