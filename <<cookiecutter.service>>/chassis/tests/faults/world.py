@@ -38,8 +38,7 @@ class World:
 
     def __init__(self, stack: ExitStack, chance: random.Random, folder: Path | None) -> None:
         """Start everything. The code of the services is in `folder`, or it is the current one."""
-        self.chance = chance
-        self._folder = folder
+        self.chance, self._folder = chance, folder
         self.server = stack.enter_context(cluster.primary())
         self.spare = stack.enter_context(cluster.machine("postgres-2.internal"))
         self.server.ask(f"ALTER ROLE service SET statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'")
@@ -90,8 +89,7 @@ class World:
 
     def look_after(self) -> bool:
         """Start the pooler again if it has ended by itself, as a platform does. Return whether it had."""
-        words = self.pooler.last_words()
-        if words:
+        if words := self.pooler.last_words():
             print(f"chaos: the pooler has ended: {words}", flush=True)
             self.pooler.start()
         return bool(words)
