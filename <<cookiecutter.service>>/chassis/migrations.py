@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
 from psycopg import Connection
@@ -176,7 +176,7 @@ def _lock(conn: Connection[Any]) -> Iterator[None]:
             if conn.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK]).fetchone() == (True,):
                 # Without parameters it is sent by the simple query protocol, which also releases the last snapshot.
                 conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0", prepare=False)
-                _lift_transaction_timeout(conn, "SET LOCAL")
+                _lift_transaction_timeout(conn)
                 yield
                 return
         if time.monotonic() > deadline:
@@ -208,7 +208,7 @@ def _apply_as_transaction(conn: Connection[Any], migration: Migration) -> None:
         # Otherwise the server would notice only at the end of a long statement that this process was killed.
         conn.execute("SET LOCAL client_connection_check_interval = '1s'")
         conn.execute("SET LOCAL statement_timeout = 0")
-        _lift_transaction_timeout(conn, "SET LOCAL")
+        _lift_transaction_timeout(conn)
         conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{TABLE_LOCK_PATIENCE_SECONDS}s"])
         conn.execute("SELECT pg_advisory_xact_lock(%s)", [FILE_LOCK])
         [(before,)] = conn.execute("SELECT pg_current_xact_id()::text")
@@ -228,7 +228,7 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
         )
     conn.execute("SET client_connection_check_interval = '1s'")
     conn.execute("SET statement_timeout = 0")
-    _lift_transaction_timeout(conn, "SET")
+    _lift_transaction_timeout(conn)
     conn.execute("SELECT set_config('lock_timeout', %s, false)", [f"{TABLE_LOCK_PATIENCE_SECONDS}s"])
     for statement in statements(migration.sql):
         conn.execute(statement.encode())
@@ -251,10 +251,14 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
         _record(conn, migration)
 
 
-def _lift_transaction_timeout(conn: Connection[Any], command: Literal["SET", "SET LOCAL"]) -> None:
-    """Lift the limit that a role or a database may set to its transactions, since PostgreSQL 17."""
-    if conn.info.server_version >= 170_000:  # noqa: PLR2004 - older servers do not know the setting
-        conn.execute(f"{command} transaction_timeout = 0".encode(), prepare=False)
+def _lift_transaction_timeout(conn: Connection[Any]) -> None:
+    """Lift the limit that a role or a database may set to its transactions: of this transaction, or of the session."""
+    if conn.info.server_version < 170_000:  # noqa: PLR2004 - it is a setting since PostgreSQL 17
+        return
+    if conn.info.transaction_status == TransactionStatus.INTRANS:
+        conn.execute("SET LOCAL transaction_timeout = 0", prepare=False)
+    else:
+        conn.execute("SET transaction_timeout = 0", prepare=False)
 
 
 def _reset(conn: Connection[Any]) -> None:

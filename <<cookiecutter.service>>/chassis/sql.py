@@ -2,10 +2,10 @@
 
 import re
 
-_COMMENT = r"(?:--[^\n\r]*|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*.*?\*/)*+\*/)"
+_COMMENT = r"(?:--[^\n\r]*|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*(?:[^*]|\*(?!/))*\*/)*\*/)"
 """A comment. `--` ends at a carriage return, too. `/* */` may be nested: to any depth in PostgreSQL, to one level here.
 
-`*+` never tries a comment again in another way, which would take exponential time."""
+Each text can be read in one way only, or many comments would take exponential time."""
 
 _TOKENS = re.compile(
     _COMMENT
