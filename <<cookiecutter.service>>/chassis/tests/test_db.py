@@ -154,6 +154,13 @@ def test_a_queue_that_cannot_be_served_in_time_refuses_at_once(settings: config.
     assert len(prompt) >= 30
 
 
+def test_a_few_slow_statements_are_no_reason_to_refuse_anybody(settings: config.Config) -> None:
+    with running(dataclasses.replace(settings, database_pool_size=5)) as app, ThreadPoolExecutor(40) as clients:
+        list(clients.map(use, [app] * 5, ["SELECT pg_sleep(0.5)"] * 5))
+        outcomes = Counter(outcome for outcome, _ in clients.map(use, [app] * 40, ["SELECT pg_sleep(0.05)"] * 40))
+    assert outcomes == {"served": 40}
+
+
 @pytest.fixture
 def relay(conn: Connection) -> Iterator[Relay]:
     """Return a proxy between the service and its database."""
