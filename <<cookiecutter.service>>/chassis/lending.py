@@ -21,7 +21,7 @@ from chassis.connections import Connection, NoConnectionError
 PACE_OF = 64
 """Number of latest loans whose mean duration, divided by the number of connections, is the pace of the queue."""
 
-UNKNOWN = [0.0] * 16
+NO_PACE_YET = [0.0] * 16
 """Durations that stand for the loans before the first ones whose duration counts. A few slow loans, as when the machine
 stands still for a moment, are no pace yet: with 64 clients, five of a third of a second would have others refused."""
 
@@ -62,7 +62,7 @@ class Lender:
         self._idle: list[Connection[Any]] = []  # a stack: what was used last is still in caches, at both ends
         self._suspects: list[Connection[Any]] = []  # to be tested by the thread of `Pool`
         self._waiters: deque[_Waiter] = deque()
-        self._loans: deque[float] = deque(UNKNOWN, maxlen=PACE_OF)
+        self._loans: deque[float] = deque(NO_PACE_YET, maxlen=PACE_OF)
         self._lent_seconds = 0.0  # the sum of `_loans`
         self._woken = threading.Event()  # wakes the thread of `Pool`
 
@@ -98,7 +98,7 @@ class Lender:
         is_intact = status == TransactionStatus.IDLE and not conn.is_silent
         with self._lock:
             if is_intact and _waits() == conn.waits_before:
-                self._loans = deque(UNKNOWN, maxlen=PACE_OF)  # the processor was the bottleneck, see `_waits`
+                self._loans = deque(NO_PACE_YET, maxlen=PACE_OF)  # the processor was the bottleneck, see `_waits`
                 self._lent_seconds = 0.0
             elif is_intact:
                 self._lent_seconds -= self._loans[0] if len(self._loans) == PACE_OF else 0

@@ -44,8 +44,9 @@ TAKEN = ("platform", "postgres", "none", "public", "rdsadmin", "template0", "tem
 """Names that a service cannot have: the platform's stack and the database's host are called so, and the others are
 databases and names of roles that PostgreSQL or RDS has itself."""
 
-PARTITIONS = {"cn": "aws-cn", "us-gov": "aws-us-gov"}
-"""The partitions of AWS in ARNs, by the first words of the regions; all others are in `aws`."""
+OTHER_PARTITIONS = r"(cn|us-gov|us-iso[a-z]?|eu-isoe|eusc-[a-z]+)-"
+"""Beginnings of regions outside of the partition `aws`, whose ARNs, host names and services differ.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html"""
 
 EXISTING: dict[str, tuple[set[str], set[str]]] = {
     "vpc": ({"cidr", "id", "private_subnets"}, set()),
@@ -78,12 +79,8 @@ def _names(environment: Environment) -> Iterator[str]:
             "an environment's name is 2 to 16 lower-case letters and digits, since names of AWS contain it",
         ),
         (
-            not re.fullmatch(r"[a-z][a-z0-9-]{0,22}[a-z0-9]", name),
-            f"the service's name {name!r} is not 2 to 24 letters, digits and hyphens",
-        ),
-        (
-            "--" in name,
-            f"the service's name {name!r} has two hyphens in a row, which a repository of images cannot have",
+            not re.fullmatch(r"[a-z][a-z0-9-]{0,22}[a-z0-9]", name) or "--" in name,
+            f"the service's name {name!r} is not 2 to 24 letters, digits and single hyphens",
         ),
         (
             name in TAKEN,
@@ -97,7 +94,7 @@ def _names(environment: Environment) -> Iterator[str]:
         (len(longest) > 64, f"{longest!r} is longer than the name of a function, 64 characters"),  # noqa: PLR2004
         *(
             (
-                not re.fullmatch(r"(?!0{12})\d{12}", account),
+                not re.fullmatch(r"(?!0{12})[0-9]{12}", account),
                 f"account {account!r} is not the number of an AWS account, 12 digits: fill it in",
             )
             for account in (environment.account, environment.images_account)
@@ -105,6 +102,10 @@ def _names(environment: Environment) -> Iterator[str]:
         (
             not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", environment.region),
             f"region {environment.region!r} is not a region of AWS",
+        ),
+        (
+            bool(re.match(OTHER_PARTITIONS, environment.region)),
+            f"region {environment.region!r} is in another partition of AWS than `aws`, which alone is supported",
         ),
         (
             not re.fullmatch(r"([a-z0-9-]{1,63}\.)+[a-z0-9-]{2,63}", environment.domain),
@@ -180,9 +181,7 @@ def _front(environment: Environment) -> Iterator[str]:
         ),
         (
             bool(platform.certificate_arn)
-            and not re.fullmatch(
-                rf"arn:{_partition(environment)}:acm:{here}:certificate/\S+", platform.certificate_arn
-            ),
+            and not re.fullmatch(rf"arn:aws:acm:{here}:certificate/\S+", platform.certificate_arn),
             f"[platform] certificate_arn is not in {here}: fill it in",
         ),
         (
@@ -199,11 +198,6 @@ def _front(environment: Environment) -> Iterator[str]:
             "[platform] public cannot be combined with an existing VPC or balancer",
         ),
     )
-
-
-def _partition(environment: Environment) -> str:
-    """Return the partition of AWS that the region is in, as ARNs have it."""
-    return PARTITIONS.get(environment.region.rpartition("-")[0].rpartition("-")[0], "aws")
 
 
 def _networks(what: str, value: str) -> Iterator[str]:
@@ -251,7 +245,7 @@ def _size(environment: Environment) -> Iterator[str]:
 
 def _secrets(environment: Environment) -> Iterator[str]:
     here = f"{environment.region}:{environment.account}"
-    arn = rf"arn:{_partition(environment)}:secretsmanager:{here}:secret:[^\s:]+-[A-Za-z0-9]{{6}}"
+    arn = rf"arn:aws:secretsmanager:{here}:secret:[^\s:]+-[A-Za-z0-9]{{6}}"
     fault = f"is not the ARN of a secret in {here}, with the six characters at its end"
     for name, value in environment.secrets.items():
         if not re.fullmatch(rf"{arn}(:[\w.-]+)?", value):

@@ -143,15 +143,18 @@ def test_a_queue_that_is_served_in_time_refuses_nobody_however_long_it_is(settin
 
 
 def test_a_queue_that_cannot_be_served_in_time_refuses_at_once(settings: config.Config) -> None:
-    with running(dataclasses.replace(settings, database_pool_size=1)) as app, ThreadPoolExecutor(60) as clients:
-        for _ in range(lending.PACE_OF):  # so that the pool has seen what a statement takes
-            use(app, "SELECT pg_sleep(0.1)")
-        answers = list(clients.map(use, [app] * 60, ["SELECT pg_sleep(0.1)"] * 60))
+    timeout_seconds, clients = 5, 120
+    limited = dataclasses.replace(settings, database_pool_size=1, database_timeout_seconds=timeout_seconds)
+    with running(limited) as app, ThreadPoolExecutor(2) as before, ThreadPoolExecutor(clients) as crowd:
+        # So that the pool has seen what a statement takes. By two threads: one alone might be so busy that it did not
+        # wait for its statement, and the pool would forget the pace.
+        list(before.map(use, [app] * lending.PACE_OF, ["SELECT pg_sleep(0.1)"] * lending.PACE_OF))
+        answers = list(crowd.map(use, [app] * clients, ["SELECT pg_sleep(0.1)"] * clients))
     outcomes = Counter(outcome for outcome, _ in answers)
-    prompt = [seconds for outcome, seconds in answers if outcome == "NoConnectionError" and seconds < 1]
+    refused = [seconds for outcome, seconds in answers if outcome == "NoConnectionError"]
     assert set(outcomes) == {"served", "NoConnectionError"}
-    assert outcomes["served"] >= 10  # of the 20 that 2 s have time for
-    assert len(prompt) >= 30
+    assert outcomes["served"] >= 5  # of the 50 that there is time for, or fewer on a busy machine
+    assert len([seconds for seconds in refused if seconds < timeout_seconds / 2]) >= 30  # of 70 or more
 
 
 def test_a_few_slow_statements_are_no_reason_to_refuse_anybody(settings: config.Config) -> None:

@@ -102,6 +102,25 @@ def test_postgresql_starts_where_the_temporary_folder_is_a_relative_path(tmp_pat
     start_in(tmp_path, TMPDIR=".")
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells which signals a process handles")
+def test_a_terminal_that_is_closed_stops_the_server_of_its_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chassis.dev.postgres", "sleep", "600"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(PYTHONPATH=HERE), process_group=0) as process:
+
+        def handles_it() -> bool:
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            handled = int(status.partition("SigCgt:")[2].split()[0], 16)
+            return bool(handled >> (signal.SIGHUP - 1) & 1)
+
+        try:
+            wait_until(handles_it)
+        finally:
+            os.killpg(process.pid, signal.SIGHUP)
+        process.wait(60)
+    assert (tmp_path / ".postgres" / "data" / "PG_VERSION").exists()
+    assert not (tmp_path / ".postgres" / "data" / "postmaster.pid").exists()
+
+
 def test_servers_of_several_runs_do_not_meet() -> None:
     with embedded.temporary() as one, embedded.temporary() as other:
         assert one != other

@@ -25,7 +25,9 @@ SCALE_SECONDS = 2
 
 def kill(show: Rehearsal) -> None:
     """Kill a task, as a machine does that runs out of memory."""
-    docker("kill", show.fleet.container(some_task(show)))
+    task = some_task(show)
+    docker("kill", show.fleet.container(task))
+    wait_until_gone(show, task)  # else all may look well, since the scheduler has not noticed yet
 
 
 def hang(show: Rehearsal) -> None:

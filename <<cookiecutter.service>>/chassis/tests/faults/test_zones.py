@@ -78,6 +78,26 @@ def test_six_copies_survive_the_loss_of_the_primary(tmp_path: Path) -> None:
 
 
 @containers.needed
+def test_what_one_task_suffers_and_what_is_planned_fails_as_few_requests_as_promised(tmp_path: Path) -> None:
+    with rehearse(tmp_path / "picture.svg", "COPIES=3", "ZONES=3", "EVENTS=kill hang double release") as run:
+        assert run.wait() == 0, run.lines  # it is not if more requests fail than the table promises
+        found = figures(run.lines)
+        print(*found.values(), sep="\n")
+        failed = {title: int(row["failed"]) for title, row in found.items()}
+        assert list(failed) == [
+            "A task is killed",
+            "A task hangs",
+            "The load doubles",
+            "The load is as before",
+            "Green is released",
+        ]
+        assert {row["writes lost"] for row in found.values()} == {"0"}
+        assert {failed[title] for title in list(failed)[2:]} == {0}
+        assert failed["A task hangs"] > 0
+        assert run.left() == ""
+
+
+@containers.needed
 def test_an_interrupt_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     with rehearse(tmp_path / "picture.svg", "COPIES=3", "ZONES=3", "EVENTS=cut-primary") as run:
         run.wait_for("network")  # a zone is cut off just now
