@@ -1,5 +1,7 @@
 """Chance combines faults, and what must always hold is checked. `make chaos`, `make chaos SECONDS=600 SEED=7`.
 
+`FAULTS="reload, stop and start"` has only these happen.
+
 Two services run on one PostgreSQL: one finds it by its name through a proxy, the other through PgBouncer. Clients put
 load on both and remember every answer. Meanwhile faults begin and end in random order and overlap, drawn from a seed
 that is printed. As Jepsen's nemesis does, and FoundationDB's simulation. https://jepsen.io/analyses
@@ -12,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,12 +50,26 @@ LEAK_SECONDS = 15
 """How long more of them may be seen: some lifetimes of a connection."""
 
 
-def run(seconds: float, seed: int, folder: Path | None = None) -> list[str]:
-    """Run for `seconds`, and return what did not hold. The code is in `folder`, or it is the current one."""
+def run(seconds: float, seed: int, only: Sequence[str] = (), folder: Path | None = None) -> list[str]:
+    """Run for `seconds`, and return what did not hold.
+
+    Args:
+        seconds: For how long faults begin.
+        seed: What chance depends on.
+        only: The names of the faults that may happen. If it is empty: all.
+        folder: Where the code of the services is. If it is `None`: here.
+
+    Raises:
+        ValueError: There is no such fault.
+    """
     chance = random.Random(seed)
-    print(f"chaos: SECONDS={seconds:g} SEED={seed}", flush=True)
+    print("chaos:", _as_asked(seconds, seed, only), flush=True)
     with ExitStack() as stack:
         world = World(stack, random.Random(seed), folder)
+        faults = world.faults()
+        if unknown := set(only) - set(faults):
+            raise ValueError(f"FAULTS has {', '.join(sorted(unknown))}; there are: {', '.join(faults)}")
+        faults = {name: fault for name, fault in faults.items() if name in only or not only}
         ended = threading.Event()
         clients = [
             Client(port, random.Random(f"{seed} {port} {number}"), ended)
@@ -68,7 +84,7 @@ def run(seconds: float, seed: int, folder: Path | None = None) -> list[str]:
         happened: Counter[str] = Counter()
         calms: list[tuple[float, float]] = []
         while time.monotonic() < ends or not calms:
-            happened += _nemesis(world, chance, min(time.monotonic() + ROUND_SECONDS, ends))
+            happened += _nemesis(world, faults, chance, min(time.monotonic() + ROUND_SECONDS, ends))
             world.look_after()
             well = time.monotonic() + RECOVERY_SECONDS + TOLERANCE_SECONDS
             calms.append((well, well + CALM_SECONDS))
@@ -89,9 +105,15 @@ def run(seconds: float, seed: int, folder: Path | None = None) -> list[str]:
         ]
 
 
-def _nemesis(world: World, chance: random.Random, ends: float) -> Counter[str]:
+def _as_asked(seconds: float, seed: int, only: Sequence[str]) -> str:
+    """Return what repeats a run, as `make` takes it."""
+    return f"SECONDS={seconds:g} SEED={seed}" + (f' FAULTS="{", ".join(only)}"' if only else "")
+
+
+def _nemesis(
+    world: World, faults: dict[str, Callable[[float], object]], chance: random.Random, ends: float
+) -> Counter[str]:
     """Begin faults until `ends`, up to three at once and each once at a time; return when all are over."""
-    faults = world.faults()
     running: dict[str, threading.Thread] = {}
     happened: Counter[str] = Counter()
     broken: list[BaseException] = []
@@ -203,6 +225,8 @@ def _judge_leaks(world: World, before: dict[str, int]) -> Iterator[str]:
         yield f"{sessions} connections to the server, where {2 * CONNECTIONS} are used"
     # A connection that is replaced at this moment is no leak: what is left behind is there later, too.
     deadline = time.monotonic() + LEAK_SECONDS
+    if at_first := _leaks(before, world.footprint()):
+        print(f"chaos: more than before, at first: {at_first}")
     while _leaks(before, after := world.footprint()) and time.monotonic() < deadline:
         time.sleep(0.5)
     print(f"chaos: {sessions} connections; {len(lines)} lines of JSON; before {before}; after {after}")
@@ -221,13 +245,17 @@ def main() -> int:
     """Run as the environment says, and return the exit status."""
     seconds = float(os.environ.get("SECONDS") or 120)
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1_000_000))
+    only = [name.strip() for name in os.environ.get("FAULTS", "").split(",") if name.strip()]
     try:
-        violations = run(seconds, seed)
+        violations = run(seconds, seed, only)
+    except ValueError as error:
+        print(f"chaos: {error}")
+        return 2
     except psycopg.Error as error:
         violations = [f"the world broke: {error}"]
     for violation in violations[:30]:
         print(f"chaos: VIOLATED: {violation}")
-    print(f"chaos: {len(violations)} violations; to repeat: make chaos SECONDS={seconds:g} SEED={seed}")
+    print(f"chaos: {len(violations)} violations; to repeat: make chaos {_as_asked(seconds, seed, only)}")
     return 1 if violations else 0
 
 
