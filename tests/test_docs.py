@@ -1,4 +1,4 @@
-"""What the template's documents claim is so."""
+"""What the template's documents say of its files is so."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from tests.conftest import SOURCE, TEMPLATE
+from tests.conftest import SOURCE, TEMPLATE, git
 
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
@@ -33,6 +33,13 @@ def test_it_is_short() -> None:
 
 def test_contributing_is_one_page() -> None:
     assert len((TEMPLATE / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_no_python_module_is_longer_than_300_lines() -> None:
+    paths = [TEMPLATE / name for name in git(TEMPLATE, "ls-files", "-z", "*.py").split("\0")]
+    lengths = {path: len(path.read_bytes().splitlines()) for path in paths if path.is_file()}
+    long = [f"{path.relative_to(TEMPLATE)}: {length}" for path, length in lengths.items() if length > 300]
+    assert not long, "\n".join(long)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)
@@ -85,6 +92,13 @@ def test_it_tells_the_questions_and_their_defaults() -> None:
     answers = json.loads((TEMPLATE / "cookiecutter.json").read_text(encoding="utf-8"))
     for name in ("service", "description", "domain"):
         assert re.search(rf"`{name}`.*`{re.escape(answers[name])}`", README), name
+
+
+def test_cruft_is_given_addresses_that_git_knows() -> None:
+    text = (TEMPLATE / "README.md").read_text(encoding="utf-8")
+    addresses = re.findall(r"cruft (?:create|link) (\S+)", text)
+    assert len(addresses) == 2
+    assert all(address.startswith("https://") for address in addresses)  # `gh:` is cookiecutter's own
 
 
 @pytest.mark.parametrize(("tag", "notes"), [("2026.11.25", "\n- new\n\n### Fixed\n\n- old\n\n"), ("2026.1.1", "")])

@@ -5,7 +5,7 @@ import subprocess
 from tests.conftest import SOURCE, TEMPLATE
 from tests.test_service import environment
 
-QUICK = ["tests/test_docs.py", *(f"chassis/tests/test_{name}.py" for name in ("config", "errors", "health"))]
+QUICK = ["tests/test_docs.py", *(f"chassis/tests/test_{name}.py" for name in ("config", "errors", "health", "urls"))]
 """What needs no process and no second database; the rest runs in a baked service."""
 
 

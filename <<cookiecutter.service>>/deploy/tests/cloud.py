@@ -12,7 +12,7 @@ from moto.codedeploy.models import codedeploy_backends
 from moto.core.utils import utcnow
 from moto.ecs.models import ecs_backends
 
-from deploy.tests import gaps  # noqa: F401 - for what it adds to moto
+from deploy.tests import gaps, operations  # noqa: F401 - for what they add to moto
 from deploy.tests.server import ACCOUNT, REGION, Refusal, Server
 
 DIGEST = f"sha256:{'ab' * 32}"

@@ -1,113 +1,22 @@
-"""The checks and the hooks that run them, against two releases of the service that are really there."""
+"""The hooks that run the checks, against two releases of the service that are really there."""
 
 import json
-import os
 import re
 import secrets
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.error import HTTPError
 
 import pytest
 from moto.moto_api import state_manager
 
-from deploy import checks, client, config, environments, hooks, lifecycle, smoke
+from deploy import checks, hooks, lifecycle
 from deploy.tests.cloud import ACCOUNT, DIGEST, REGION, Cloud
-from deploy.tests.conftest import tables
-
-PREFIX = f"/api/{config.service_name()}"
-BINARIES = config.ROOT / ".venv" / "bin"
-"""The service has packages of its own."""
-
-POSTGRES = """
-import sys
-from chassis.dev import embedded
-with embedded.temporary() as url:
-    print(url, flush=True)
-    sys.stdin.read()
-"""
+from deploy.tests.conftest import PREFIX, Process
 
 HOOKS: dict[str, Callable[[dict[str, Any], Any], dict[str, str]]] = {
     event: getattr(hooks, re.sub("(?<!^)(?=[A-Z])", "_", event).lower()) for event in lifecycle.EVENTS
 }
-
-
-class Process:
-    """The service, configured as in staging."""
-
-    def __init__(self, database_url: str, release: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        variables = environments.parse("staging", tables()).variables
-        environment = {
-            "PATH": f"{BINARIES}:{os.environ['PATH']}",
-            **variables,
-            "DRAIN_SECONDS": "0",  # nobody is to be waited for at the end of a test
-            "DATABASE_URL": database_url,
-            "PORT": str(self.port),
-            "URL_PREFIX": PREFIX,
-            "RELEASE": release,
-        }
-        options: dict[str, Any] = {"cwd": config.ROOT, "env": environment, "stdout": subprocess.DEVNULL}
-        if release == "1+build-1":
-            subprocess.run([BINARIES / "python", "-m", "service.admin", "migrate"], check=True, **options)
-        self.process = subprocess.Popen([BINARIES / "python", "-m", "service"], **options)
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait(timeout=30)
-
-
-@contextmanager
-def postgres_server() -> Iterator[str]:
-    """Run PostgreSQL, and give the URL of its superuser. The service's environment has the programs."""
-    command = [BINARIES / "python", "-c", POSTGRES]
-    with subprocess.Popen(
-        command, cwd=config.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield str(process.stdout and process.stdout.readline().strip())
-        process.communicate()  # closes its stdin
-
-
-@pytest.fixture(scope="module")
-def database_url() -> Iterator[str]:
-    """Run PostgreSQL for these tests."""
-    with postgres_server() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def blue(database_url: str) -> Iterator[Process]:
-    """Run the release that has the traffic."""
-    process = Process(database_url, "1+build-1")
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
-def green(blue: Process, database_url: str) -> Iterator[Process]:
-    """Run the release that is deployed."""
-    del blue  # it migrates
-    process = Process(database_url, "2+build-2")
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
-def dumb() -> Iterator[str]:
-    """Return the URL of a server that accepts requests, and answers none."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 class Context:
@@ -265,46 +174,6 @@ def test_a_hook_that_runs_out_of_time_fails_the_deployment(
     assert said(capsys)["reason"] == "out of time after 1 s"
 
 
-def test_the_checks_work_from_a_laptop_with_the_standard_library_alone(green: Process, tmp_path: Path) -> None:
-    code = f"from deploy import checks; print(checks.everything({green.url!r}, {PREFIX!r}, '2+build-2', 1000))"
-    done = subprocess.run(
-        [BINARIES / "python", "-S", "-c", code],
-        cwd=config.ROOT,
-        env={"HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "'release': '2+build-2'" in done.stdout
-
-
-def test_a_green_that_is_too_slow_fails(green: Process) -> None:
-    with pytest.raises(client.CheckError, match=r"p95 of 50 requests is .* ms, above 0 ms"):
-        checks.latency(green.url, PREFIX, None, 0.001)
-
-
-def test_a_green_without_a_database_fails() -> None:
-    process = Process("postgresql://nobody@127.0.0.1:1/nothing", "9+build-9")
-    try:
-        assert checks.ready(process.url, PREFIX, "9+build-9") == {"release": "9+build-9"}
-        with pytest.raises(client.CheckError, match=f" {PREFIX}{smoke.PATH}.*: 503 instead of 20"):
-            smoke.check(process.url, PREFIX, "9+build-9")
-    finally:
-        process.stop()
-
-
-def test_a_path_that_leads_nowhere_fails(green: Process) -> None:
-    with pytest.raises(client.CheckError, match="GET /api/nowhere/readyz: 404 instead of 200"):
-        checks.ready(green.url, "/api/nowhere", None, 0)
-
-
-def test_a_listener_that_does_not_answer_fails(dumb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "REQUEST_SECONDS", 0.2)
-    with pytest.raises(client.CheckError, match=r"not ready after 0 s: .* no answer from http://127.0.0.1"):
-        checks.ready(dumb, PREFIX, None, 0)
-
-
 def test_the_creation_of_a_service_is_no_release(
     cloud: Cloud, event: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,50 +186,3 @@ def test_the_creation_of_a_service_is_no_release(
     asked = {"executionDetails": {"targetServiceRevisionArn": arn.replace("service-deployment", "service-revision")}}
     assert hooks.after_install(asked, Context(60)) == {"hookStatus": "SUCCEEDED"}
     assert "no release" in said(capsys)["seen"]
-
-
-def test_hooks_get_a_token_where_the_service_wants_one(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    with HTTPServer(("127.0.0.1", 0), Issuer) as issuer:
-        Thread(target=issuer.handle_request, daemon=True).start()
-        secret = {
-            "token_url": f"http://127.0.0.1:{issuer.server_port}/token",
-            "client_id": "hooks",
-            "client_secret": "s",
-        }
-        made = cloud.client("secretsmanager").create_secret(Name="hooks", SecretString=json.dumps(secret))
-        monkeypatch.setenv("TOKEN_CREDENTIALS", made["ARN"])
-        monkeypatch.setattr(client, "credentials", {})
-        hooks._authorize()  # noqa: SLF001 - what each hook does first
-    assert client.credentials == {
-        "Authorization": "Bearer grant_type=client_credentials&client_id=hooks&client_secret=s"
-    }
-
-
-def test_the_response_of_an_issuer_that_refuses_is_closed(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    with HTTPServer(("127.0.0.1", 0), Issuer) as issuer:
-        Thread(target=issuer.handle_request, daemon=True).start()
-        url = f"http://127.0.0.1:{issuer.server_port}/nothing"
-        secret = json.dumps({"token_url": url, "client_id": "hooks", "client_secret": "s"})
-        made = cloud.client("secretsmanager").create_secret(Name="hooks", SecretString=secret)
-        monkeypatch.setenv("TOKEN_CREDENTIALS", made["ARN"])
-        with pytest.raises(HTTPError, match="404") as refused:
-            hooks._authorize()  # noqa: SLF001 - as above
-    assert refused.value.fp.closed
-
-
-class Issuer(BaseHTTPRequestHandler):
-    """Issues tokens that repeat the request, at `/token`."""
-
-    def do_POST(self) -> None:
-        """Answer with a token."""
-        token = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.send_response(200 if self.path == "/token" else 404)
-        self.end_headers()
-        self.wfile.write(json.dumps({"access_token": token}).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the class above
-        """Print nothing."""
-
-
-def test_the_certificates_of_authorities_are_read_once() -> None:
-    assert client.tls() is client.tls()

@@ -19,7 +19,7 @@ import yaml
 
 from deploy import config
 from deploy.tests.cloud import ACCOUNT, REGION, Cloud
-from deploy.tests.test_release import DOCKER
+from deploy.tests.commands import DOCKER
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 

@@ -11,12 +11,10 @@ from deploy import hooks
 from deploy.release import rollout
 from deploy.release.target import Target
 from deploy.tests.cloud import ACCOUNT, Cloud
-from deploy.tests.conftest import Stacks
+from deploy.tests.commands import NAME, STACK, Checkout, Ran, command, cut_off, push
+from deploy.tests.conftest import Stacks, once
 from deploy.tests.permissions import allows, arn, enforced, several, statements
 from deploy.tests.test_hooks import Context
-from deploy.tests.test_release import NAME, STACK, Checkout, Ran, aws, checkout, command, cut_off, digest, once, push
-
-__all__ = ["aws", "checkout", "digest"]  # fixtures
 
 # moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")

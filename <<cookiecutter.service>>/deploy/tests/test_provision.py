@@ -11,7 +11,7 @@ import pytest
 
 from deploy import config
 from deploy.service.oneoff import PROVISION
-from deploy.tests.test_hooks import postgres_server
+from deploy.tests.conftest import postgres_server
 
 PYTHON = config.ROOT / ".venv" / "bin" / "python"
 """The image's Python, with psycopg."""

@@ -12,8 +12,8 @@ from cdk_nag import AwsSolutionsChecks
 
 from deploy import app, config, environments
 from deploy.tests.cloud import DIGEST
-from deploy.tests.conftest import changed, tables
-from deploy.tests.test_stacks import LINT_IGNORED, of_type
+from deploy.tests.conftest import changed, of_type, tables
+from deploy.tests.test_stacks import LINT_IGNORED
 
 
 def built(folder: Path, **changes: Any) -> Any:

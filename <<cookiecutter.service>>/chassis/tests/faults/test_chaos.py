@@ -36,7 +36,7 @@ FAULTS = {
 
 
 def test_random_faults_break_no_promise() -> None:
-    assert chaos.run(45, seed=1) == []
+    assert chaos.run(120, seed=1) == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -38,3 +38,8 @@ class Unread(AsDeployed):
             with self._changed:
                 self.lines.append(line)
                 self._changed.notify_all()
+
+
+def lines(server: Gunicorn, **wanted: object) -> list[dict[str, Any]]:
+    """Return the events that have these attributes."""
+    return [event for event in server.events if wanted.items() <= event.items()]
