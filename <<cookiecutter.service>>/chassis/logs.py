@@ -6,6 +6,7 @@ https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 
 import errno
 import io
+import json
 import logging
 import os
 import re
@@ -249,13 +250,23 @@ stdout = Stdout()
 
 
 def hide(secrets: set[str]) -> None:
-    """Have these texts masked from now on, also as `%r`, a dict or a `KeyError` shows them.
+    """Have these texts masked from now on, also as `%r`, JSON, a dict or a `KeyError` shows them.
 
     The longest come first, since one may be a part of another.
     """
-    secrets = secrets | {form(secret)[1:-1] for secret in secrets for form in (repr, ascii)}
-    _secrets[:] = sorted((secret for secret in secrets if len(secret) >= SECRET_MIN_CHARS), key=len, reverse=True)
+    forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SECRET_MIN_CHARS}
+    _secrets[:] = sorted(forms, key=len, reverse=True)
     _encoded_secrets[:] = [_encode(secret) for secret in _secrets]
+
+
+def _forms(secret: str) -> Iterable[str]:
+    """Return a secret as it is, and as a longer text has it in which quotation marks and backslashes are escaped."""
+    yield secret
+    for show in (repr, ascii):
+        yield show(secret)[1:-1]
+        yield show(secret + '"')[1:-2]  # what escapes `'`, since there is a `"` elsewhere in the text
+    yield json.dumps(secret)[1:-1]
+    yield _encode(secret).decode()
 
 
 def _encode(secret: str) -> bytes:
