@@ -21,6 +21,8 @@ CREATES = 0.2
 """Share of requests that write; the others read one note."""
 RESERVED_CONNECTIONS = 15
 """As in the service's `deploy/consistency.py`: RDS's own, the superuser's, a person with `psql`."""
+MIGRATION_CONNECTIONS = 1
+"""As in the service's `deploy/config.py`."""
 DATABASE_CPUS = {"m7g.large": 2, "m7g.xlarge": 4, "m7g.2xlarge": 8, "m7g.4xlarge": 16, "m7g.8xlarge": 32}
 """https://aws.amazon.com/rds/instance-types/ (2026)"""
 LARGEST_CPUS = 192
@@ -55,10 +57,16 @@ def table(figures: Figures) -> str:
         f" of {variables['DATABASE_POOL_SIZE']} connections each; {CREATES:.0%} of the requests create, others read."
         f" A database of class {platform['database_instance']} with {platform['database_max_connections']} connections."
         " CPU per request is as measured; prices are assumed, see fleet.py.\n"
-        "Connections count blue and green at once, as in a release.\n\n"
-        + "".join(f"| {line} |\n" for line in lines)
-        + _simulation(figures)
+        "Connections count blue and green at once, as in a release, one more for each worker, which opens a new one"
+        " before it closes an old one, and the migration's.\n"
+        "Behind a pooler the service prepares no statements, so the database needs more CPU there than the table"
+        " says.\n\n" + "".join(f"| {line} |\n" for line in lines) + _simulation(figures)
     )
+
+
+def peak_connections(variables: dict[str, int], tasks: int) -> int:
+    """Return what a release needs without a pooler, as the service's `deploy/config.py` counts it."""
+    return 2 * tasks * variables["WEB_CONCURRENCY"] * (variables["DATABASE_POOL_SIZE"] + 1) + MIGRATION_CONNECTIONS
 
 
 def _simulation(figures: Figures) -> str:
@@ -81,7 +89,7 @@ def _row(figures: Figures, production: dict[str, Any], tasks: int) -> list[str]:
     cpus = service["cpu_units"] / 1024
     rate = tasks * cpus * BUSY / (_mixed(figures, "cpu_us") / 1e6)
     database_cpus = rate * _mixed(figures, "database_us") / 1e6
-    connections = 2 * tasks * variables["WEB_CONCURRENCY"] * variables["DATABASE_POOL_SIZE"]
+    connections = peak_connections(variables, tasks)
     # A pooler needs as many connections to the server as statements are in progress: Little's law, and some to spare.
     pooled = max(2 * round(database_cpus / BUSY), 10)
     free = platform["database_max_connections"] - RESERVED_CONNECTIONS

@@ -1,4 +1,6 @@
-"""The limit: the least that does the work. No logs, no validation, no ids, no errors, no stop; the best settings known.
+"""The lower limit of the cost: the smallest application that does the same work, with the best settings known.
+
+It has no logs, no validation, no ids, no errors and no graceful stop.
 
 Both the application and the settings of gunicorn: `gunicorn --config python:limit limit:app`.
 """

@@ -1,9 +1,10 @@
 """The figures as plots: `figures.svg` compares the stacks, `growth.svg` shows the service's own curves."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -43,7 +44,8 @@ def _comparison(figures: Figures) -> Figure:
     ]:
         for name, colour in zip(names, COLOURS, strict=False):
             values = [_of(found[name], key) if _of(found[name], "rate") else math.nan for found in by.values()]
-            axes.plot(list(by), values, marker="o", markersize=4, color=colour, label=name)
+            axes.plot([int(count) for count in by], values, marker="o", markersize=4, color=colour, label=name)
+        _numbers(axes, list(by))
         axes.set_title(title)
         axes.set_ylim(bottom=0)
     figure.legend(*cpu.get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
@@ -55,7 +57,10 @@ def _growth(figures: Figures) -> Figure:
     figure = Figure(figsize=(9, 9), layout="constrained")
     connections, fairness, notes, bodies, idle, options = figure.subplots(3, 2).flat
     service = {count: found["the service"] for count, found in figures.by_connections.items()}
-    _lines(connections, {key: {c: _of(turns, key) for c, turns in service.items()} for key in ("mean_ms", "p99_ms")})
+    _lines(
+        connections, {key: {int(c): _of(turns, key) for c, turns in service.items()} for key in ("mean_ms", "p99_ms")}
+    )
+    _numbers(connections, list(service))
     connections.set_title("A read, ms, by connections; 2 workers")
     _lines(
         fairness,
@@ -98,7 +103,14 @@ def _growth(figures: Figures) -> Figure:
     return figure
 
 
-def _lines(axes: Axes, series: dict[str, dict[str, float]]) -> None:
+def _numbers(axes: Axes, counts: Sequence[str]) -> None:
+    """Place the counts by their logarithms, since they grow by factors."""
+    axes.set_xscale("log")
+    axes.set_xticks([int(count) for count in counts], counts)
+    axes.minorticks_off()
+
+
+def _lines(axes: Axes, series: Mapping[str, Mapping[Any, float]]) -> None:
     for (label, points), colour in zip(series.items(), COLOURS, strict=False):
         axes.plot(list(points), list(points.values()), marker="o", markersize=4, color=colour, label=label)
     axes.set_ylim(bottom=0)

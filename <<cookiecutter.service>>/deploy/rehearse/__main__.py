@@ -5,12 +5,14 @@ back. `make rehearse COPIES=10 ZONES=3` runs ten copies in three zones and makes
 the other. The containers, the load balancer, the database and the load are real. The exit status is 0 if everything
 went as it should.
 
-From the environment: GREEN; SHIFT, `all` or `canary`; COPIES, ZONES; EVENTS, some of the words in `events.py`; PORT and
-TEST_PORT of the listeners; PAGE_PORT of the page to watch; WATCH_SECONDS for the alarm; PICTURE, a file.
+From the environment: GREEN; SHIFT, `all` or `canary`; or else COPIES, ZONES and EVENTS, some of the words in
+`events.py`; PORT and TEST_PORT of the listeners; PAGE_PORT of the page to watch; WATCH_SECONDS for the alarm; PICTURE,
+a file.
 """
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from deploy.rehearse import deployment, events, page, picture, rehearsal
 from deploy.rehearse import stage as stages
 from deploy.rehearse.alarm import DeploymentError
 from deploy.rehearse.deployment import ENDS
-from deploy.rehearse.docker import StageError
+from deploy.rehearse.docker import StageError, docker
 from deploy.rehearse.record import TERMINAL, table
 from deploy.rehearse.rehearsal import Rehearsal, Sampler
 from deploy.rehearse.scheduler import Scheduler
@@ -35,6 +37,11 @@ LEAST_ZONES = 3
 """One for the primary, one for the standby, one without a database server."""
 
 DEFAULTS = {"GREEN": "good", "SHIFT": "all"}
+
+LAST_PORT = 65_535
+
+FAILURES = (StageError, CheckError, DeploymentError, TimeoutError, OSError)
+"""After these a rehearsal cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +65,19 @@ def plan() -> Plan:
     Raises:
         ValueError: It asks for something that there is not; the text says what there is.
     """
-    watch_seconds = float(os.environ.get("WATCH_SECONDS", "8"))
+    watch_seconds = number("WATCH_SECONDS", 8)
     green, shift = (os.environ.get(name, default) for name, default in DEFAULTS.items())
     if green not in ENDS or shift not in {"all", "canary"}:
         raise ValueError(f"GREEN is one of {', '.join(ENDS)}, and SHIFT is all or canary")
     changed = {"GREEN": green, "SHIFT": shift}
     shown = [f"{name}={value}" for name, value in changed.items() if value != DEFAULTS[name]]
-    if "COPIES" in os.environ:
-        copies, zones = int(os.environ["COPIES"]), int(os.environ.get("ZONES", "3"))
+    several = "COPIES" in os.environ
+    if unused := [name for name in (DEFAULTS if several else ("ZONES", "EVENTS")) if name in os.environ]:
+        raise ValueError(
+            f"{' and '.join(unused)} would have no effect: ZONES and EVENTS need COPIES, GREEN and SHIFT exclude it"
+        )
+    if several:
+        copies, zones = number("COPIES", 0), number("ZONES", LEAST_ZONES)
         words = os.environ.get("EVENTS", " ".join(events.EVENTS)).split()
         if not LEAST_ZONES <= zones <= min(copies, len(ZONES)) or not set(words) <= set(events.EVENTS):
             raise ValueError(
@@ -90,6 +102,18 @@ def plan() -> Plan:
     )
 
 
+def number(name: str, default: int, most: int = 1_000) -> int:
+    """Return the whole number in an environment variable: at least 1, and `most` at most.
+
+    Raises:
+        ValueError: The variable has something else.
+    """
+    text = os.environ.get(name, str(default))
+    if not re.fullmatch("[1-9][0-9]{0,8}", text) or int(text) > most:
+        raise ValueError(f"{name} is a whole number from 1 to {most}, and not {text!r}")
+    return int(text)
+
+
 def _deploy(show: Rehearsal, green: str, shift: str, watch_seconds: float) -> Callable[[], str]:
     """Deploy green once, and return what judges it."""
     show.record.title = f"A blue/green deployment: green is {green}"
@@ -101,6 +125,27 @@ def _deploy(show: Rehearsal, green: str, shift: str, watch_seconds: float) -> Ca
 
 
 def perform(plan: Plan, show: Rehearsal, path: Path) -> str:
+    """Run the rehearsal, show what there is to see of it, also if it cannot go on, and return the verdict.
+
+    Raises:
+        OSError: The picture cannot be written.
+    """
+    try:
+        verdict = play(plan, show)
+    except FAILURES as error:
+        show.faults.append(str(error))
+        verdict = f"NOT as it should be: {'; '.join(show.faults)}"
+    show.record.verdict = verdict
+    if not show.load.answers:
+        return verdict
+    picture.draw(path, f"$ {plan.command}\n{verdict}", show.record, show.stage)
+    if show.record.rows:
+        print(f"\n{table(show.record.rows)}\n", file=TERMINAL)
+        print(f"memory of all containers at the peak: {show.record.memory_mib:,.0f} MiB", file=TERMINAL)
+    return f"{verdict}; see {path}"
+
+
+def play(plan: Plan, show: Rehearsal) -> str:
     """Run the rehearsal, and return the verdict.
 
     Raises:
@@ -115,12 +160,7 @@ def perform(plan: Plan, show: Rehearsal, path: Path) -> str:
             show.load.wait_for(AFTER)
             judge = plan.run(show)
     show.faults.extend(show.fleet.faults)
-    verdict = show.record.verdict = judge()
-    picture.draw(path, f"$ {plan.command}\n{verdict}", show.record, show.stage)
-    if show.record.rows:
-        print(f"\n{table(show.record.rows)}\n", file=TERMINAL)
-        print(f"memory of all containers at the peak: {show.record.memory_mib:,.0f} MiB", file=TERMINAL)
-    return f"{verdict}; see {path}"
+    return judge()
 
 
 def interrupt(_signum: int, _frame: object) -> None:
@@ -134,21 +174,33 @@ def main() -> int:
     """Rehearse and return the exit status."""
     try:
         asked = plan()
+        ports = {"PORT": 8000, "TEST_PORT": 9000, "PAGE_PORT": 8080}
+        port, test_port, page_port = (number(name, default, LAST_PORT) for name, default in ports.items())
     except ValueError as error:
         print(error, file=TERMINAL)
         return 2
-    port, test_port = int(os.environ.get("PORT", "8000")), int(os.environ.get("TEST_PORT", "9000"))
     load = rehearsal.load(port, asked.clients, asked.pause_seconds)
     show = rehearsal.new(asked.copies, asked.zones, load, test_port)
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, interrupt)
     status, last = 1, "NOT as it should be"
-    with page.serving(show, int(os.environ.get("PAGE_PORT", "8080"))) as url:
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(page.serving(show, page_port))
+            docker("version")
+        except OSError as error:
+            print(
+                f"the page cannot be served at port {page_port}, but PAGE_PORT chooses another: {error}", file=TERMINAL
+            )
+            return 2
+        except StageError as error:
+            print(error, file=TERMINAL)
+            return 2
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, interrupt)
         show.record.say("watch", f"{url} shows what happens")
         try:
             last = perform(asked, show, Path(os.environ.get("PICTURE", "rehearsal.svg")))
             status = int(bool(show.faults))
-        except (StageError, CheckError, DeploymentError, TimeoutError, OSError) as error:
+        except OSError as error:
             last = f"NOT as it should be: {error}"
         except KeyboardInterrupt:
             status, last = 130, "interrupted"

@@ -19,17 +19,20 @@ def docker(*arguments: str, given: str = "") -> str:
     """Run a Docker command with `given` as its input and return its output.
 
     Raises:
-        StageError: The command failed.
+        StageError: The command failed, or there is no such program.
     """
     # In a session of its own: Ctrl-C reaches this program only, which then ends the command in order.
-    process = subprocess.Popen(  # noqa: S603 - the commands are our own
-        ["docker", *arguments],  # noqa: S607 - wherever the machine has it
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the commands are our own
+            ["docker", *arguments],  # noqa: S607 - wherever the machine has it
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StageError(f"a rehearsal needs Docker, whose command cannot be run: {error}") from None
     try:
         output, errors = process.communicate(given, timeout=COMMAND_SECONDS)
     except BaseException:

@@ -63,7 +63,11 @@ def state(show: Rehearsal) -> dict[str, Any]:
 
 @contextmanager
 def serving(show: Rehearsal, port: int) -> Iterator[str]:
-    """Serve the page on `port` of this machine, and return its URL. At the end every browser gets the last state."""
+    """Serve the page on `port` of this machine, and return its URL. At the end every browser gets the last state.
+
+    Raises:
+        OSError: The port is in use, or this user may not listen at it.
+    """
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

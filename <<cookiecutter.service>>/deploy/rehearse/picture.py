@@ -31,7 +31,7 @@ def draw(path: Path, title: str, record: Record, stage: Stage) -> None:
     every = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1]) if many else [figure.add_subplot()]
     step_seconds = LONG_STEP_SECONDS if many else STEP_SECONDS
     draw_traffic(every[0], traffic(record.load.answers, first, step_seconds), step_seconds, marks)
-    every[0].set_title(title, loc="left", fontsize=10, wrap=True)
+    every[0].set_title(title, loc="left", fontsize=10, wrap=True, parse_math=False)
     if many:
         draw_tasks(every[1], [(second - shift, counts) for second, counts in record.tasks], stage.zones)
         points = [(second - shift, count) for second, count in record.connections]

@@ -89,17 +89,17 @@ def observe(those: Fleet, submit: Submit) -> None:
     targets = balancer.targets(those.stage.balancer)
     with those.lock:
         for task in list(those.tasks.values()):
-            if task.state in {State.STOPPING, State.CUT_OFF}:
+            if task.state in {State.UNHEALTHY, State.STOPPING, State.CUT_OFF}:
                 continue
             healthy = targets.get(task.name, {}).get("status", "").startswith("UP")
             if task.name in ended:
                 those.say(f"task {task.name} has ended: it is replaced")
-                task.state = State.STOPPING
+                task.state = State.UNHEALTHY
                 submit(fleet.remove, task)
             elif healthy:
                 task.state = State.HEALTHY
             elif task.state is State.HEALTHY:
-                _lose(those, submit, task)
+                lose(those, submit, task)
 
 
 def start_missing(those: Fleet, submit: Submit, release: str, quotas: dict[str, int]) -> None:
@@ -134,7 +134,7 @@ def wait_until_well(those: Fleet, seconds: float) -> bool:
     return True
 
 
-def _lose(those: Fleet, submit: Submit, task: Task) -> None:
+def lose(those: Fleet, submit: Submit, task: Task) -> None:
     """Give up a task that fails its health checks."""
     if task.zone in those.stage.cut:
         task.state = State.CUT_OFF
@@ -142,7 +142,7 @@ def _lose(those: Fleet, submit: Submit, task: Task) -> None:
         those.say(f"task {task.name} fails its health checks: it is replaced in another zone")
         submit(_deregister, task)
     else:
-        task.state = State.STOPPING
+        task.state = State.UNHEALTHY
         those.say(f"task {task.name} fails its health checks: it is replaced and killed")
         submit(fleet.remove, task)
 

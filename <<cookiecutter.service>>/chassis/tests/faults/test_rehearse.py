@@ -186,3 +186,18 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, event: str) -> None:
         assert "interrupted" in rehearsal.lines
         assert rehearsal.left() == ""
         assert "Traceback" not in "\n".join(rehearsal.lines)
+
+
+def test_a_rehearsal_that_cannot_go_on_shows_how_far_it_came(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.svg"
+    with rehearse(picture) as rehearsal:
+        rehearsal.wait_for("BeforeInstall")
+        command = ["docker", "rm", "--force", f"{rehearsal.name}-balancer"]
+        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        assert rehearsal.wait() != 0
+        [last] = [line for line in rehearsal.lines if "as it should be" in line]
+        assert last.startswith("NOT as it should be: ")
+        assert last.endswith(f"; see {picture}")
+        assert "Traceback" not in "\n".join(rehearsal.lines)
+        assert rehearsal.left() == ""
+    assert "NOT as it should be: " in picture.read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """Copies of the service in three zones that fail: `make rehearse COPIES=6 ZONES=3`, by its figures."""
 
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from chassis.testing import containers
 from chassis.tests.faults.conftest import place
 from chassis.tests.faults.test_rehearse import rehearse
-from deploy.rehearse import fleet, names, settings
+from deploy.rehearse import fleet, names, page, scheduler, settings
 from deploy.rehearse.fleet import State
 from deploy.rehearse.rehearsal import Rehearsal
 
@@ -88,11 +89,46 @@ def test_an_interrupt_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> Non
         assert "Traceback" not in "\n".join(run.lines)
 
 
-@pytest.mark.parametrize("variables", [["ZONES=2"], ["COPIES=2"], ["EVENTS=flood"]])
-def test_what_cannot_be_rehearsed_is_refused(tmp_path: Path, variables: list[str]) -> None:
-    with rehearse(tmp_path / "picture.svg", "COPIES=6", *variables) as run:
+FEW = "ZONES is 3 to 6, COPIES no fewer, EVENTS some of"
+UNUSED = "would have no effect: ZONES and EVENTS need COPIES"
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        (["COPIES=6", "ZONES=2"], FEW),
+        (["COPIES=2"], FEW),
+        (["COPIES=6", "EVENTS=flood"], FEW),
+        (["EVENTS=cut"], f"EVENTS {UNUSED}"),
+        (["COPIES=6", "GREEN=broken", "SHIFT=all"], f"GREEN and SHIFT {UNUSED}"),
+        (["PAGE_PORT=65536"], "PAGE_PORT is a whole number from 1 to 65535, and not '65536'"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused_in_one_line(tmp_path: Path, variables: list[str], reason: str) -> None:
+    with rehearse(tmp_path / "picture.svg", *variables) as run:
         assert run.wait() != 0
-        assert "ZONES is 3 to 6, COPIES no fewer, EVENTS some of" in "\n".join(run.lines)
+        assert [line for line in run.lines if line.startswith(reason)], run.lines
+        assert "Traceback" not in "\n".join(run.lines)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with rehearse(tmp_path / "picture.svg", f"PAGE_PORT={port}") as run:
+            assert run.wait() != 0
+            assert [line for line in run.lines if line.startswith(f"the page cannot be served at port {port}, ")]
+            assert "Traceback" not in "\n".join(run.lines)
+
+
+def test_a_port_is_a_number_and_a_machine_needs_docker(tmp_path: Path) -> None:
+    with rehearse(tmp_path / "picture.svg", "PORT=x") as run:
+        assert run.wait() != 0
+        assert "PORT is a whole number from 1 to 65535, and not 'x'" in run.lines
+    # The environment of rehearsals is there by now, which could not be made with such a PATH.
+    with rehearse(tmp_path / "picture.svg", "PATH=/nowhere") as run:
+        assert run.wait() != 0
+        assert [line for line in run.lines if line.startswith("a rehearsal needs Docker, whose command")], run.lines
+        assert "Traceback" not in "\n".join(run.lines)
 
 
 @pytest.mark.parametrize("count", range(12))
@@ -125,6 +161,19 @@ def test_all_is_well_only_with_every_task_healthy_and_in_its_zone(show: Rehearsa
     assert show.fleet.is_well()
     place(show, "c")
     assert not show.fleet.is_well()
+
+
+@pytest.mark.parametrize(("cut", "shown"), [(set(), "unhealthy"), ({"a"}, "cut off")])
+def test_a_task_that_fails_its_health_checks_does_not_look_as_one_that_stops_in_order(
+    show: Rehearsal, cut: set[str], shown: str
+) -> None:
+    place(show, "a")
+    show.stage.cut |= cut
+    for task in show.fleet.having("blue", State.HEALTHY):
+        scheduler.lose(show.fleet, lambda *_: None, task)
+    zone = page.state(show)["zones"][0]
+    assert [task["state"] for task in zone["tasks"]] == [shown]
+    assert f">{shown}<" in page.FILE.read_text(encoding="utf-8")  # it says what that means
 
 
 def test_the_name_leads_to_the_primary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
