@@ -16,6 +16,7 @@ OUT = Path("cdk.out")
 
 for combination in (*COMBINATIONS, *SPOT):
     Stacks(OUT / "-".join(combination), *combination)
+Stacks(OUT / "production", "FARGATE", "CODE_DEPLOY", "production")
 linter = Path(sys.executable).with_name("cfn-lint")
 # Combinations have templates in common, which are linted once.
 templates = {path.read_bytes(): path for path in sorted(OUT.glob("*/*.template.json"))}.values()

@@ -31,7 +31,7 @@ def main() -> None:
     name, digest = context.try_get_context("environment"), context.try_get_context("digest")
     if not name:
         sys.exit("deploy: say which environment: -c environment=staging")
-    if digest and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+    if digest is not None and not re.fullmatch("sha256:[0-9a-f]{64}", digest):
         sys.exit(f"deploy: {digest!r} is no digest: a digest is sha256: and 64 hexadecimal digits")
     try:
         environment = environments.load(name)

@@ -161,7 +161,8 @@ class Environment:
     domain: str
     """The DNS zone with the names of the service and of PostgreSQL."""
     repository: str
-    """The repository on GitHub, `OWNER/NAME`, whose workflows may build and release. `""` for none."""
+    """The repository on GitHub, whose workflows may build and release: `OWNER/NAME`, or `OWNER@ID/NAME@ID` where the
+    subject of GitHub's tokens has the numbers. `""` for none."""
     account: str
     """The AWS account, 12 digits."""
     images_account: str

@@ -19,6 +19,9 @@ RESERVED_CONNECTIONS = 15
 https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html
 """
 
+MOST_CONNECTIONS = 262_143
+"""The greatest `max_connections` that PostgreSQL accepts. https://www.postgresql.org/docs/current/view-pg-settings.html"""
+
 RELATED = ("DRAIN_SECONDS", "SHUTDOWN_SECONDS", "WEB_CONCURRENCY", "DATABASE_POOL_SIZE")
 """Variables that these rules compare with the infrastructure. An environment file must set them."""
 
@@ -90,6 +93,8 @@ def _machines(environment: Environment) -> Iterator[str]:
 def _connections(environment: Environment) -> Iterator[str]:
     if not _numbers(environment):
         return
+    if environment.platform.database_max_connections > MOST_CONNECTIONS:
+        yield f"[platform] database_max_connections must be at most {MOST_CONNECTIONS}, PostgreSQL's limit"
     peak = environment.peak_connections
     free = environment.platform.database_max_connections - RESERVED_CONNECTIONS
     if peak > free:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from typing import Any
 
 from deploy import config
@@ -35,28 +36,35 @@ def platforms() -> str:
 def variables() -> dict[str, str]:
     """Return the variables of the service with their defaults, as `.env.example` has them."""
     example = (config.ROOT / ".env.example").read_text(encoding="utf-8")
-    return dict(re.findall("^([A-Z_]+)=(.*)$", example, flags=re.MULTILINE))
+    return dict(re.findall("^([A-Z][A-Z0-9_]*)=(.*)$", example, flags=re.MULTILINE))
 
 
 def bounds() -> dict[str, tuple[int, int]]:
-    """Return the least and the most of the whole numbers that the service declares with both, by variable.
+    """Return the least and the most of the whole numbers that the service declares with both, by variable."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, kind, given in _declarations():
+        least, most = (given.get(each) for each in ("least", "most"))
+        if kind == "int" and isinstance(least, ast.Constant) and isinstance(most, ast.Constant):
+            found[name] = int(str(least.value)), int(str(most.value))
+    return found
+
+
+def secrets() -> set[str]:
+    """Return the variables that the service declares as secrets."""
+    return {name for name, _, given in _declarations() if ast.unparse(given.get("is_secret", ast.Pass())) == "True"}
+
+
+def _declarations() -> Iterator[tuple[str, str, dict[str | None, ast.expr]]]:
+    """Yield the name, the type and the named arguments of each declaration of a variable.
 
     The declarations are read as text: to import them would need the packages of the service.
     """
-    found: dict[str, tuple[int, int]] = {}
-    for name in ("chassis", "service"):
-        tree = ast.parse((config.ROOT / name / "config.py").read_text(encoding="utf-8"))
+    for folder in ("chassis", "service"):
+        tree = ast.parse((config.ROOT / folder / "config.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.AnnAssign)
-                and ast.unparse(node.annotation) == "int"
-                and isinstance(node.value, ast.Call)
-            ):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call):
                 given = {each.arg: each.value for each in node.value.keywords}
-                least, most = (given.get(each) for each in ("least", "most"))
-                if isinstance(least, ast.Constant) and isinstance(most, ast.Constant):
-                    found[ast.unparse(node.target).upper()] = int(str(least.value)), int(str(most.value))
-    return found
+                yield ast.unparse(node.target).upper(), ast.unparse(node.annotation), given
 
 
 def fingerprint(tables: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ def _report(event: dict[str, Any], context: Any, check: Callable[[Task], Any]) -
         try:
             task = _task_definition(event)
             if _expected(task)[1] is None and "DeploymentId" not in event:
-                outcome["seen"] = "the stack's own revision, which is no release: the service is being created"
+                outcome["seen"] = _is_creation()
             else:
                 _authorize()
                 outcome["seen"] = check(task)
@@ -117,6 +117,15 @@ def _task_definition(event: dict[str, Any]) -> Task:
     return task
 
 
+def _is_creation() -> str:
+    """Check that the service has no release yet: the stack's own revision is not migrated, and must replace none."""
+    ecs = _client("ecs")
+    for arn in sorted({each["taskDefinition"] for each in _service()["deployments"]}):
+        if release := _expected(ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"])[1]:
+            raise client.CheckError(f"the stack's own revision is no release, and must not replace release {release}")
+    return "the stack's own revision, which is no release: the service is being created"
+
+
 def _is_fixed(task: Task) -> dict[str, str]:
     for container in task["containerDefinitions"]:
         if not re.search("@sha256:[0-9a-f]{64}$", container["image"]):
@@ -143,10 +152,15 @@ def _is_spread(task: Task) -> dict[str, Any]:
 
 def _desired_count(task: Task) -> int:
     """Return how many tasks green should have: CodeDeploy has the number in a task set, ECS itself in the service."""
-    services = _client("ecs").describe_services(cluster=os.environ["CLUSTER"], services=[os.environ["SERVICE"]])
-    [service] = services["services"]
+    service = _service()
     sets = [each for each in service.get("taskSets", []) if each["taskDefinition"] == task["taskDefinitionArn"]]
     return max(int(sets[0]["computedDesiredCount"] if sets else service["desiredCount"]), 1)
+
+
+def _service() -> dict[str, Any]:
+    services = _client("ecs").describe_services(cluster=os.environ["CLUSTER"], services=[os.environ["SERVICE"]])
+    [found] = services["services"]
+    return dict(found)
 
 
 def _authorize() -> None:

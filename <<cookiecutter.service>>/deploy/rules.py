@@ -44,6 +44,9 @@ TAKEN = ("platform", "postgres", "none", "public", "rdsadmin", "template0", "tem
 """Names that a service cannot have: the platform's stack and the database's host are called so, and the others are
 databases and names of roles that PostgreSQL or RDS has itself."""
 
+LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+"""One part of a name of DNS, between the dots."""
+
 OTHER_PARTITIONS = r"(cn|us-gov|us-iso[a-z]?|eu-isoe|eusc-[a-z]+)-"
 """Beginnings of regions outside of the partition `aws`, whose ARNs, host names and services differ.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html"""
@@ -108,12 +111,16 @@ def _names(environment: Environment) -> Iterator[str]:
             f"region {environment.region!r} is in another partition of AWS than `aws`, which alone is supported",
         ),
         (
-            not re.fullmatch(r"([a-z0-9-]{1,63}\.)+[a-z0-9-]{2,63}", environment.domain),
+            not re.fullmatch(rf"({LABEL}\.)+{LABEL}", environment.domain),
             f"domain {environment.domain!r} is not a name of DNS",
         ),
         (
-            not re.fullmatch(r"([\w.-]+/[\w.-]+)?", environment.repository),
-            f"repository {environment.repository!r} is not OWNER/NAME",
+            environment.domain.count(".") < 2 and not environment.existing.zone,  # noqa: PLR2004 - three labels
+            f"domain {environment.domain!r} must be a subdomain: its private zone hides all public names below it",
+        ),
+        (
+            not re.fullmatch(r"([\w.-]+/[\w.-]+|[\w.-]+@[0-9]+/[\w.-]+@[0-9]+)?", environment.repository),
+            f"repository {environment.repository!r} is not OWNER/NAME or OWNER@ID/NAME@ID",
         ),
     )
 
@@ -165,9 +172,15 @@ def _existing(environment: Environment) -> Iterator[str]:
             *names, last = sorted(needed)
             also = f", and may have {' and '.join(optional)}" if optional else ""
             yield f"[existing] {table} must have {', '.join(names)} and {last}{also}"
-    subnets = environment.existing.vpc["private_subnets"] if environment.existing.vpc else [""] * ZONES
-    if not isinstance(subnets, list) or len(subnets) != ZONES:
+    named = environment.existing.vpc["private_subnets"] if environment.existing.vpc else None
+    subnets: list[Any] = named if isinstance(named, list) else []
+    if named and not len(subnets) == len({each for each in subnets if str(each).startswith("subnet-")}) == ZONES:
         yield "[existing] vpc: private_subnets must be a list of three, one for each zone"
+    balancer, here = environment.existing.balancer or {}, f"{environment.region}:{environment.account}"
+    for key, value in balancer.items():
+        kind = {"arn": "loadbalancer", "production_listener": "listener", "test_listener": "listener"}.get(key)
+        if kind and not re.fullmatch(rf"arn:aws:elasticloadbalancing:{here}:{kind}/app/\S+", value):
+            yield f"[existing] balancer: {key} must be arn:aws:elasticloadbalancing:{here}:{kind}/app/…"
 
 
 def _front(environment: Environment) -> Iterator[str]:
@@ -209,6 +222,8 @@ def _networks(what: str, value: str) -> Iterator[str]:
         # Six subnets of a VPC of at most /16; and AWS takes the length of the prefix, no mask.
         if str(network) != value or not 16 <= network.prefixlen <= 24:  # noqa: PLR2004
             yield f"{what} must be a network of /16 to /24"
+        if network.is_loopback or network.is_link_local or network.is_multicast:
+            yield f"{what} {value!r} is loopback, link-local or multicast, which no VPC may have"
 
 
 def _service(environment: Environment) -> Iterator[str]:
@@ -262,7 +277,7 @@ def _secrets(environment: Environment) -> Iterator[str]:
         yield "[secrets] must have both PGUSER and PGPASSWORD, or neither"
     if environment.owns_credentials and database and "secret" not in database:
         yield "[existing] database needs secret, or [secrets] needs PGUSER and PGPASSWORD"
-    if environment.variables.get("JWKS_URL") and not environment.service.token_credentials:
+    if (environment.variables | environment.secrets).get("JWKS_URL") and not environment.service.token_credentials:
         yield "[service] token_credentials is needed where JWKS_URL is set: the hooks need a token"
 
 
@@ -274,6 +289,8 @@ def _variables(environment: Environment) -> Iterator[str]:
         for name in names:
             if name not in allowed and not name.startswith(TRACING_PREFIX):
                 yield f"[{table}] {name} is not a variable that is set here"
+            if table == "variables" and name in files.secrets():
+                yield f"[variables] {name} is declared as a secret: name its ARN in [secrets] instead"
     yield from (
         f"[secrets] {name} is also in [variables]" for name in environment.secrets if name in environment.variables
     )

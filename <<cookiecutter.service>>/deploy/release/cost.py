@@ -7,7 +7,7 @@ from typing import Any
 from deploy import environments
 from deploy.config import Environment
 from deploy.machines import cpus
-from deploy.release.target import say
+from deploy.release.target import ReleaseError, say
 from deploy.rules import ZONES
 
 PRICES = Path(__file__).parent / "prices.toml"
@@ -39,12 +39,16 @@ def cost(name: str) -> None:
 
 
 def estimate(environment: Environment, prices: dict[str, Any]) -> dict[str, float]:
-    """Return the dollars a month of each item, without traffic, when the smallest number of tasks runs."""
+    """Return the dollars a month of each item, without traffic, when the smallest number of tasks runs.
+
+    Raises:
+        ReleaseError: A class of database or a type of machine has no price.
+    """
     platform, hour, month = environment.platform, prices["hour"], prices["month"]
     items = {"tasks" if environment.is_fargate else "machines": _capacity(environment, prices)}
     copies = 2 if platform.database_multi_az else 1
     if not environment.existing.database:
-        database = hour["database"].get(platform.database_instance, 0)
+        database = _price(hour["database"], platform.database_instance)
         items["database"] = database * copies * _hours(environment)
         items["database storage"] = month["storage_gib"] * platform.database_storage_gib * copies
     if environment.service.database_proxy_connections:
@@ -67,11 +71,19 @@ def per_million(environment: Environment, prices: dict[str, Any]) -> float:
     return float(cpu_hours * _cpu_price(environment, hour) + requests["log_gib"] * requests["log_gib_price"])
 
 
+def _price(prices: dict[str, float], kind: str) -> float:
+    if kind not in prices:
+        raise ReleaseError(f"no price for {kind}: add it to deploy/release/prices.toml")
+    return prices[kind]
+
+
 def _capacity(environment: Environment, prices: dict[str, Any]) -> float:
     service, hour = environment.service, prices["hour"]
     if not environment.is_fargate:
-        machine = hour["machine"].get(environment.platform.instance_type, 0)
-        return float(machine * environment.platform.instances * MONTH_HOURS)
+        if not environment.platform.instances:  # as on a cluster that exists already
+            return 0
+        machine = _price(hour["machine"], environment.platform.instance_type)
+        return machine * environment.platform.instances * MONTH_HOURS
     memory = hour[f"gib_{service.architecture}"] * service.memory_mib / 1_024 * _share(environment, hour)
     return float(
         (_cpu_price(environment, hour) * service.cpu_units / 1_024 + memory) * service.tasks_min * _hours(environment)

@@ -95,6 +95,8 @@ def run(target: Target, release: Release, *, despite_alarms: bool = False) -> No
             if not going:
                 going = _start(target, controller, release, despite_alarms=despite_alarms)
             rollout.follow(controller, going)
+    else:
+        scaling.resume(target)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     target.ecs.tag_resource(resourceArn=release.arn, tags=[{"key": "deployed", "value": now}])
     say("run", release=release.name, status="succeeded")
@@ -143,7 +145,15 @@ def rollback(target: Target) -> None:
         say("rollback", status="succeeded")
         return
     current = target.release_of(target.running())
-    deployed = [each for each in target.releases() if current and each.number < current.number and each.deployed_at]
+    # Revisions outlive a tear-down, and the roles of their tasks do not: a new environment has roles of its own.
+    deployed = [
+        each
+        for each in target.releases()
+        if current
+        and each.deployed_at
+        and each.number < current.number
+        and each.execution_role == current.execution_role
+    ]
     if not current or not deployed:
         raise ReleaseError(f"{target.name} has no release before the one that runs")
     say("rollback", release=deployed[0].name, instead_of=current.name, status="starting")

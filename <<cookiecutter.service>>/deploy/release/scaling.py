@@ -26,6 +26,12 @@ def suspended(target: Target) -> Iterator[None]:
         _set(target, is_suspended=False)
 
 
+def resume(target: Target) -> None:
+    """Resume scaling that a command left suspended when it was killed."""
+    if is_suspended(target):
+        _set(target, is_suspended=False)
+
+
 def is_suspended(target: Target) -> bool:
     """Return whether scaling is suspended."""
     return any(any(each.get("SuspendedState", {}).values()) for each in _targets(target))

@@ -30,6 +30,8 @@ class Release:
     digest: str
     configuration: str
     """ARN of the revision that its configuration was copied from."""
+    execution_role: str
+    """ARN of the role that starts its tasks."""
     deployed_at: str
     """When it last got all traffic, in UTC; empty if never, or if it was rolled back since then."""
 
@@ -103,6 +105,7 @@ class Target:
             name=tags["release"],
             digest=task["containerDefinitions"][0]["image"].partition("@")[2],
             configuration=tags["configuration"],
+            execution_role=task.get("executionRoleArn", ""),
             deployed_at=tags.get("deployed", ""),
         )
 

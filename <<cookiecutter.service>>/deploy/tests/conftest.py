@@ -35,9 +35,9 @@ with embedded.temporary() as url:
 """
 
 
-def tables(capacity: str = "FARGATE", controller: str = "CODE_DEPLOY") -> dict[str, Any]:
-    """`deploy/staging.toml`, filled in."""
-    filled = files.read("staging")
+def tables(capacity: str = "FARGATE", controller: str = "CODE_DEPLOY", name: str = "staging") -> dict[str, Any]:
+    """`deploy/staging.toml`, or the file of another environment, filled in."""
+    filled = files.read(name)
     filled |= {"account": ACCOUNT, "images_account": ACCOUNT, "region": REGION, "repository": "example/orders"}
     filled["platform"] |= {
         "certificate_arn": f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/1",
@@ -64,8 +64,8 @@ def changed(**changes: Any) -> dict[str, Any]:
 class Stacks:
     """The templates of one combination, by `images`, `platform` and `service`."""
 
-    def __init__(self, folder: Path, capacity: str, controller: str) -> None:
-        environment = environments.parse("staging", tables(capacity, controller))
+    def __init__(self, folder: Path, capacity: str, controller: str, name: str = "staging") -> None:
+        environment = environments.parse(name, tables(capacity, controller, name))
         app.build(environment, DIGEST, outdir=str(folder)).synth()
         names = {
             "images": f"{environment.service_name}-images",

@@ -9,7 +9,7 @@ import pytest
 
 from deploy import app, config, environments, lifecycle
 from deploy.tests.cloud import DIGEST
-from deploy.tests.conftest import COMBINATIONS, Stacks, tables
+from deploy.tests.conftest import COMBINATIONS, Stacks, of_type, tables
 
 # moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
@@ -76,7 +76,12 @@ def test_a_canary_is_one_word_of_configuration(tmp_path: Path, controller: str, 
     changed = tables(controller=controller)
     changed["service"]["canary"] = True
     app.build(environments.parse("staging", changed), DIGEST, outdir=str(tmp_path)).synth()
-    assert f'"{expected}"' in (tmp_path / f"{config.service_name()}-staging.template.json").read_text(encoding="utf-8")
+    text = (tmp_path / f"{config.service_name()}-staging.template.json").read_text(encoding="utf-8")
+    assert f'"{expected}"' in text
+    if controller == "ECS":
+        [service] = of_type(json.loads(text), "ECS::Service")
+        traffic = service["DeploymentConfiguration"]["CanaryConfiguration"]
+        assert traffic == {"CanaryPercent": 10, "CanaryBakeTimeInMinutes": 15}
 
 
 def test_alarms_watch_each_colour_by_ratio_and_tell_people(stacks: Stacks) -> None:
@@ -104,26 +109,32 @@ def evaluate(expression: str, **metrics: float | None) -> float | None:
 
 
 @pytest.mark.parametrize(
-    ("errors", "requests", "is_breached"),
+    ("metric", "measured", "requests", "is_breached"),
     [
-        (None, 5_000, False),  # a metric that counted nothing has no data
-        (2, 2, False),  # too few to mean anything
-        (6, 6, True),  # a canary that fails every request, of 60 a minute
-        (10, 100, True),
-        (100, 10_000, False),  # noise of a busy service
-        (600, 10_000, True),
+        ("errors", None, 5_000, False),  # a metric that counted nothing has no data
+        ("errors", 2, 2, False),  # too few to mean anything
+        ("errors", 6, 6, True),  # a canary that fails every request, of 60 a minute
+        ("errors", 10, 100, True),
+        ("errors", 100, 10_000, False),  # noise of a busy service
+        ("errors", 600, 10_000, True),
+        ("latency", 9.0, 49, False),  # the 99th percentile is just the slowest request
+        ("latency", 1.0, 50, True),
+        ("latency", 0.9, 10_000, False),
+        ("latency", 1.1, 10_000, True),
     ],
 )
-def test_the_ratio_of_errors_sees_an_outage_and_not_noise(
+def test_errors_and_latency_show_an_outage_and_not_noise(
     all_stacks: Mapping[tuple[str, str], Stacks],
-    errors: float | None,
+    metric: str,
+    measured: float | None,
     requests: float,
     is_breached: bool,  # noqa: FBT001 - a parameter of the cases
 ) -> None:
     alarms = all_stacks[COMBINATIONS[0]].of_type("service", "CloudWatch::Alarm")
-    [alarm] = [each for each in alarms if "Blue: 5 % of the responses" in each["AlarmDescription"]]
+    text = {"errors": "Blue: 5 % of the responses", "latency": "Blue: p99 of a minute"}[metric]
+    [alarm] = [each for each in alarms if text in each["AlarmDescription"]]
     [expression] = [each["Expression"] for each in alarm["Metrics"] if "Expression" in each]
-    value = evaluate(expression, errors=errors, requests=requests)
+    value = evaluate(expression, **{metric: measured}, requests=requests)
     assert (value is not None and value >= alarm["Threshold"]) == is_breached
 
 

@@ -1,6 +1,7 @@
 """What an environment's file may not say."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,14 @@ from deploy.tests.conftest import changed
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:staging/orders/api-AbCdEf"
 
 VPC = {"id": "vpc-1", "cidr": "10.0.0.0/16", "private_subnets": ["subnet-1", "subnet-2", "subnet-3"]}
+
+BALANCER = {
+    "arn": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:loadbalancer/app/theirs/1",
+    "dns_name": "theirs.example.com",
+    "security_group": "sg-1",
+    "production_listener": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener/app/theirs/1/2",
+    "test_listener": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener/app/theirs/1/3",
+}
 
 DATABASE = {"host": "h", "security_group": "sg-1", "secret": SECRET}
 
@@ -100,10 +109,27 @@ DATABASE = {"host": "h", "security_group": "sg-1", "secret": SECRET}
             {"existing__vpc": VPC | {"private_subnets": "subnet-1,subnet-2,subnet-3"}},
             "[existing] vpc: private_subnets must be a list of three, one for each zone",
         ),
+        (
+            {"existing__vpc": VPC | {"private_subnets": [1, 2, 3]}},
+            "[existing] vpc: private_subnets must be a list of three, one for each zone",
+        ),
+        ({"existing__vpc": VPC | {"private_subnets": 3}}, "[existing] vpc: private_subnets must be a list of three"),
+        (
+            {"existing__vpc": VPC | {"private_subnets": ["subnet-1", "subnet-1", "subnet-1"]}},
+            "[existing] vpc: private_subnets must be a list of three, one for each zone",
+        ),
         ({"existing__vpc": VPC | {"cidr": "10.0.0.0"}}, "[existing] vpc: cidr must be a network of /16 to /24"),
         (
             {"existing__balancer": {"arn": "arn"}},
             "[existing] balancer must have arn, dns_name, production_listener, security_group and test_listener",
+        ),
+        (
+            {"existing__balancer": BALANCER | {"arn": "x"}},
+            f"[existing] balancer: arn must be arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:loadbalancer/app/…",
+        ),
+        (
+            {"existing__balancer": BALANCER | {"test_listener": BALANCER["arn"]}},
+            f"balancer: test_listener must be arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener/app/…",
         ),
         ({"existing__database": {"secret": SECRET}}, "[existing] database must have host and security_group"),
         ({"existing__database": DATABASE | {"port": "5433"}}, "[existing] database must have host and security_group"),
@@ -117,6 +143,7 @@ DATABASE = {"host": "h", "security_group": "sg-1", "secret": SECRET}
             "[existing] database: secret is not the ARN of a secret in eu-central-1:123456789012, with the six",
         ),
         ({"variables__JWKS_URL": "https://issuer/keys"}, "[service] token_credentials is needed where JWKS_URL is set"),
+        ({"secrets__JWKS_URL": SECRET}, "[service] token_credentials is needed where JWKS_URL is set"),
         ({"service__cpu_units": 300, "service__memory_mib": 700}, "Fargate has no tasks of 300 CPU units and 700 MiB"),
         (
             {"service__memory_mib": 8192},
@@ -184,6 +211,17 @@ DATABASE = {"host": "h", "security_group": "sg-1", "secret": SECRET}
         ({"domain": 1}, "domain must be a text"),
         ({"service": 1}, "[service] must be a table"),
         ({"repository": "orders"}, "repository 'orders' is not OWNER/NAME"),
+        ({"repository": "octocat@1/orders"}, "repository 'octocat@1/orders' is not OWNER/NAME or OWNER@ID/NAME@ID"),
+        ({"domain": "-staging.example.com"}, "domain '-staging.example.com' is not a name of DNS"),
+        ({"domain": "staging-.example.com"}, "domain 'staging-.example.com' is not a name of DNS"),
+        ({"domain": "example.com"}, "domain 'example.com' must be a subdomain: its private zone hides all public"),
+        ({"platform__cidr": "127.0.0.0/16"}, "[platform] cidr '127.0.0.0/16' is loopback, link-local or multicast"),
+        ({"platform__cidr": "224.0.0.0/16"}, "[platform] cidr '224.0.0.0/16' is loopback, link-local or multicast"),
+        ({"existing__vpc": VPC | {"cidr": "169.254.0.0/16"}}, "cidr '169.254.0.0/16' is loopback, link-local or"),
+        (
+            {"platform__database_max_connections": 262_144},
+            "[platform] database_max_connections must be at most 262143, PostgreSQL's limit",
+        ),
         ({"platform__availability_zones": ["eu-central-1a"]}, "availability_zones must be three"),
         (
             {"platform__availability_zones": [f"eu-central-1{letter}" for letter in "abcc"]},
@@ -214,6 +252,27 @@ def test_tasks_that_need_more_connections_than_the_server_has_may_share_those_of
     with pytest.raises(config.ConfigError, match="a release needs 2441 database connections"):
         environments.parse("staging", changed(**many))
     assert environments.parse("staging", changed(**many, service__database_proxy=True)).peak_connections == 40
+
+
+def test_names_may_have_digits_and_what_is_declared_as_a_secret_is_never_plain_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, plain = changed(secrets__S3_BUCKET_URL=SECRET), changed(variables__S3_BUCKET_URL="https://user:word@bucket")
+    declaration = '    s3_bucket_url: str = config.variable("where files are", unit="URL", is_secret=True)\n'
+    added = {".env.example": "S3_BUCKET_URL=\n", "service/config.py": declaration}
+    for name in ("pyproject.toml", ".env.example", "chassis/config.py", "service/config.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        text = (config.ROOT / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(text + added.get(name, ""), encoding="utf-8")
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    assert environments.parse("staging", named).secrets == {"S3_BUCKET_URL": SECRET}
+    with pytest.raises(config.ConfigError, match=r"\[variables\] S3_BUCKET_URL is declared as a secret"):
+        environments.parse("staging", plain)
+
+
+@pytest.mark.parametrize("repository", ["", "octocat/my-repo", "octocat@123456/my-repo@456789"])
+def test_a_repository_may_be_named_with_its_numbers(repository: str) -> None:
+    assert environments.parse("staging", changed(repository=repository)).repository == repository
 
 
 def test_traces_are_configured_as_anything_else() -> None:

@@ -174,8 +174,8 @@ def test_a_hook_that_runs_out_of_time_fails_the_deployment(
     assert said(capsys)["reason"] == "out of time after 1 s"
 
 
-def test_the_creation_of_a_service_is_no_release(
-    cloud: Cloud, event: dict[str, Any], capsys: pytest.CaptureFixture[str]
+def test_the_creation_of_a_service_is_no_release_and_nothing_else_may_come_without_one(
+    cloud: Cloud, event: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del event
     container = {"name": "web", "image": f"registry/orders@{DIGEST}", "memory": 128}
@@ -184,5 +184,9 @@ def test_the_creation_of_a_service_is_no_release(
     task = made["taskDefinition"]["taskDefinitionArn"]
     cloud.native.append({"arn": arn, "task": task, "status": "IN_PROGRESS", "seen": 0})
     asked = {"executionDetails": {"targetServiceRevisionArn": arn.replace("service-deployment", "service-revision")}}
+    assert hooks.after_install(asked, Context(60)) == {"hookStatus": "FAILED"}
+    assert "is no release, and must not replace release 2+build-2" in said(capsys)["reason"]
+    cloud.client("ecs").create_service(cluster="platform-staging", serviceName="new", taskDefinition=task)
+    monkeypatch.setenv("SERVICE", "new")
     assert hooks.after_install(asked, Context(60)) == {"hookStatus": "SUCCEEDED"}
     assert "no release" in said(capsys)["seen"]

@@ -19,7 +19,8 @@ import yaml
 
 from deploy import config
 from deploy.tests.cloud import ACCOUNT, REGION, Cloud
-from deploy.tests.commands import DOCKER
+from deploy.tests.commands import DOCKER, command
+from deploy.tests.conftest import once
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
 
@@ -260,6 +261,35 @@ def test_the_workflow_releases_to_staging(checkout: Checkout) -> None:
     assert re.fullmatch("sha256:[0-9a-f]{64}", outputs["build"]["digest"])
     assert steps(printed)[-1]["step"] == "run"
     assert steps(printed)[-1]["release"].endswith("+build-7")
+
+
+@once
+def test_nothing_is_released_when_the_build_fails(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    del aws
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    [block] = [each for each in BLOCKS if "release build" in each and "release run" in each]
+    done = subprocess.run(
+        ["bash", "-c", block],  # noqa: S607 - as a reader's shell, which goes on after a failure
+        cwd=tmp_path,  # which is no checkout
+        env={
+            **os.environ,
+            "ENVIRONMENT": "staging",
+            "GIT_DIR": "nowhere",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(config.ROOT),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (steps(done.stdout), "deploy.release: '' is no digest" in done.stderr) == ([], True)
+
+
+def test_a_lost_digest_is_an_empty_word() -> None:
+    assert not re.findall(r"(?m)^.*(?<!\")\$DIGEST.*$", "\n".join(BLOCKS))
 
 
 def evaluate(text: str, context: dict[str, str]) -> str:

@@ -139,7 +139,7 @@ MASTER_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:theirs-AbCdEf
 
 
 def test_what_there_is_can_be_named_instead_of_made(tmp_path: Path) -> None:
-    changed = tables()
+    changed = tables() | {"domain": "example.com"}  # a zone of theirs may be that of the whole domain
     changed["existing"] = {
         "vpc": {"id": "vpc-1", "cidr": "10.9.0.0/16", "private_subnets": ["subnet-1", "subnet-2", "subnet-3"]},
         "cluster": "theirs",

@@ -94,6 +94,21 @@ def test_an_unknown_digest_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[
         assert "is no digest" in command(capsys, "release", wrong).err
 
 
+def test_the_stacks_refuse_a_lost_digest_too() -> None:  # CDK would leave the service out, and delete nothing
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.app"],
+        env={**os.environ, "CDK_CONTEXT_JSON": '{"environment": "staging", "digest": ""}'},
+        cwd=config.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if not line.startswith("b'!!")] == [
+        "deploy: '' is no digest: a digest is sha256: and 64 hexadecimal digits"
+    ]
+
+
 @once
 def test_an_unknown_release_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     del aws
@@ -152,6 +167,23 @@ def test_the_cost_of_an_environment_is_estimated_by_dated_prices(
         sums[name] = last["dollars_a_month"]
     assert sums["at night off"] < sums["small"] < min(sums["x86"], sums["on demand"], sums["standby"])
     assert sums["proxy"] - sums["small"] == pytest.approx(2 * 0.015 * 730)  # of the two processors of a t4g.medium
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"platform__database_instance": "r9z.large"}, "r9z.large"),
+        ({"service__capacity": "EC2", "platform__instances": 12, "platform__instance_type": "m9g.large"}, "m9g.large"),
+    ],
+)
+def test_what_has_no_price_is_not_counted_as_free(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], kind: str
+) -> None:
+    environment = changed(**changes)
+    monkeypatch.setattr(files, "read", lambda _name: environment)  # pyrefly: ignore
+    ran = command(capsys, "cost")
+    assert (ran.status, ran.steps) == (1, [])
+    assert ran.err == f"deploy.release: no price for {kind}: add it to deploy/release/prices.toml\n"
 
 
 def test_status_shows_what_runs_and_what_there_is(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:

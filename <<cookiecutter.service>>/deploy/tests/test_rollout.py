@@ -47,11 +47,17 @@ def test_run_brings_a_new_service_to_its_least_number_of_tasks(
 
 
 def test_a_release_that_runs_is_not_run_again(aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]) -> None:
-    del aws
     command(capsys, "release", digest)
     command(capsys, "run")
+    aws.client("application-autoscaling").register_scalable_target(  # as a run that was killed leaves it
+        ServiceNamespace="ecs",
+        ResourceId=f"service/platform-staging/{NAME}",
+        ScalableDimension="ecs:service:DesiredCount",
+        SuspendedState=dict.fromkeys(scaling.KINDS, True),
+    )
     again = command(capsys, "run")
     assert (again.status, again.steps) == (0, [{"step": "run", "release": "2+build-1", "status": "succeeded"}])
+    assert not scaling.is_suspended(Target("staging"))
 
 
 def test_a_command_that_was_cut_off_goes_on_where_the_deployment_is(
@@ -125,6 +131,26 @@ def test_rollback_brings_the_release_before_back_and_the_next_one_goes_further(
     assert running(aws) == f"{STACK}:2"
     last = command(capsys, "rollback")
     assert (last.status, last.err) == (1, f"deploy.release: {STACK} has no release before the one that runs\n")
+
+
+@once
+def test_rollback_passes_over_the_releases_of_an_environment_that_was_torn_down(
+    aws: Cloud, digest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(capsys, "release", digest)
+    command(capsys, "run")
+    ecs = aws.client("ecs")
+    described = ecs.describe_task_definition(taskDefinition=f"{STACK}:2", include=["TAGS"])
+    left = ecs.register_task_definition(
+        family=STACK,
+        containerDefinitions=described["taskDefinition"]["containerDefinitions"],
+        executionRoleArn=f"arn:aws:iam::{ACCOUNT}:role/deleted",
+    )
+    command(capsys, "release", push(aws, "build-2"))
+    command(capsys, "run")
+    ecs.tag_resource(resourceArn=left["taskDefinition"]["taskDefinitionArn"], tags=described["tags"])
+    assert command(capsys, "rollback").status == 0
+    assert running(aws) == f"{STACK}:2"  # not the third, whose role is deleted
 
 
 def test_rollback_ends_a_deployment_that_goes_on(

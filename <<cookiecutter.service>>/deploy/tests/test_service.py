@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
-from deploy import app, config, environments
-from deploy.tests.cloud import DIGEST
-from deploy.tests.conftest import SPOT, Stacks, tables
+from deploy import app, config, environments, files
+from deploy.tests.cloud import ACCOUNT, DIGEST, REGION
+from deploy.tests.conftest import SPOT, Stacks, of_type, synthesise, tables
+from deploy.tests.permissions import several
+
+PULLING = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+"""What a task needs to start. https://docs.aws.amazon.com/AmazonECR/latest/userguide/repository-policy-examples.html"""
 
 # moto's CloudFormation passes over CodeDeploy, scaling, capacity providers and rules of security groups.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse")
@@ -60,6 +64,49 @@ def test_secrets_come_by_arn_and_key_and_the_rest_as_environment(stacks: Stacks)
         "URL_PREFIX": stacks.environment.url_prefix,
         "WEB_CONCURRENCY": "2",
     }
+
+
+def readable(template: dict[str, Any], role: str) -> list[Any]:
+    """Return the secrets that a role may read."""
+    return [
+        statement["Resource"]
+        for policy in of_type(template, "IAM::Policy")
+        if policy["PolicyName"].startswith(role)
+        for statement in policy["PolicyDocument"]["Statement"]
+        if "secretsmanager:GetSecretValue" in statement["Action"]
+    ]
+
+
+def test_the_secrets_that_the_file_names_are_read_by_tasks_and_the_token_s_by_hooks(tmp_path: Path) -> None:
+    managed, keys, token = (
+        f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name}-AbCdEf" for name in ("rds!db-1", "keys", "token")
+    )
+    named = {"PGUSER": f"{managed}:username", "PGPASSWORD": f"{managed}:password", "JWKS_URL": f"{keys}:url"}
+    template = synthesise(
+        tmp_path,
+        f"{config.service_name()}-staging",
+        service__token_credentials=token,
+        **{f"secrets__{name}": reference for name, reference in named.items()},
+    )
+    [task] = of_type(template, "ECS::TaskDefinition")  # none that makes the database: its user is there
+    secrets = {each["Name"]: each["ValueFrom"] for each in task["ContainerDefinitions"][0]["Secrets"]}
+    assert secrets == {name: f"{reference}::" for name, reference in named.items()}
+    assert [each for each in readable(template, "ExecutionRole") if isinstance(each, str)] == [managed, keys]
+    assert readable(template, "HookRole") == [token]
+    functions = of_type(template, "Lambda::Function")
+    assert {each["Environment"]["Variables"]["TOKEN_CREDENTIALS"] for each in functions} == {token}
+
+
+@pytest.mark.parametrize("others", [[], ["210987654321"]])
+def test_the_accounts_of_all_environments_may_pull_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str]
+) -> None:
+    monkeypatch.setattr(files, "accounts", lambda: [ACCOUNT, *others])
+    [repository] = of_type(synthesise(tmp_path, f"{config.service_name()}-images"), "ECR::Repository")
+    statements = repository.get("RepositoryPolicyText", {"Statement": []})["Statement"]
+    allowed = {action for each in statements for action in several(each["Action"])}
+    assert allowed == ({*PULLING, "ecr:DescribeImages"} if others else set())
+    assert all(f":iam::{others[0]}:root" in json.dumps(each["Principal"]) for each in statements)
 
 
 def test_the_container_can_do_as_little_as_possible(stacks: Stacks) -> None:

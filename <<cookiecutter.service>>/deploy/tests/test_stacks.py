@@ -115,6 +115,16 @@ def test_workflows_may_assume_their_roles_and_no_other_repository_may(stacks: St
         assert f"{name}Arn" in stacks.templates[stack]["Outputs"]
 
 
+def test_the_workflows_are_those_of_the_repository_with_these_numbers(tmp_path: Path) -> None:
+    repository, name = "octocat@123456/my-repo@456789", config.service_name()
+    service = synthesise(tmp_path, f"{name}-staging", repository=repository)
+    images = json.loads((tmp_path / f"{name}-images.template.json").read_text(encoding="utf-8"))
+    for template, place in ((images, "ref:refs/heads/main"), (service, "environment:staging")):
+        policies = [json.dumps(each["AssumeRolePolicyDocument"]) for each in of_type(template, "IAM::Role")]
+        [trusting] = [each for each in policies if "WebIdentity" in each]
+        assert f'"token.actions.githubusercontent.com:sub": "repo:{repository}:{place}"' in trusting
+
+
 def test_the_service_itself_may_do_nothing(stacks: Stacks) -> None:
     resources = stacks.templates["service"]["Resources"]
     [role] = [name for name in resources if name.startswith("TaskRole")]
@@ -153,9 +163,12 @@ def test_the_resources_are_those_of_the_snapshot(all_stacks: Mapping[tuple[str, 
     assert found == SNAPSHOT.read_text(encoding="utf-8"), "UPDATE_SNAPSHOT=1 takes the new resources over"
 
 
-@pytest.mark.parametrize(("capacity", "controller"), COMBINATIONS)
-def test_cdk_nag_finds_nothing_that_is_not_explained(tmp_path: Path, capacity: str, controller: str) -> None:
-    built = app.build(environments.parse("staging", tables(capacity, controller)), DIGEST, outdir=str(tmp_path))
+@pytest.mark.parametrize(
+    ("capacity", "controller", "name"),
+    [*((*combination, "staging") for combination in COMBINATIONS), ("FARGATE", "CODE_DEPLOY", "production")],
+)
+def test_cdk_nag_finds_nothing_that_is_not_explained(tmp_path: Path, capacity: str, controller: str, name: str) -> None:
+    built = app.build(environments.parse(name, tables(capacity, controller, name)), DIGEST, outdir=str(tmp_path))
     Validations.of(built).add_plugins(AwsSolutionsChecks(built))
     built.synth()  # it fails with the findings
 

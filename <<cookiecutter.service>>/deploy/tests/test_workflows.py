@@ -64,6 +64,18 @@ def test_production_gets_what_staging_had() -> None:
     assert jobs["production"]["environment"] == "production"
 
 
+def test_a_manual_run_brings_the_release_before_back_in_the_environment_that_is_asked_for() -> None:
+    job = load("release.yml")["jobs"]["rollback"]
+    assert (job["if"], job["environment"]) == ("github.event_name == 'workflow_dispatch'", "${{ inputs.rollback }}")
+    assert [(step["run"], step.get("env")) for step in job["steps"] if "run" in step] == [
+        ("pip install --require-hashes --requirement deploy/requirements.txt", None),
+        (
+            'python -m deploy.release rollback --environment "$ENVIRONMENT"',
+            {"ENVIRONMENT": "${{ inputs.rollback }}"},
+        ),
+    ]
+
+
 def test_roles_last_as_long_as_the_workflow_asks_for() -> None:
     asked = {
         step["with"]["role-duration-seconds"]
