@@ -129,7 +129,7 @@ class Watched:
     """Connections whose statements may take any time, as long as the server is there.
 
     A statement of a migration may take hours, and meanwhile says nothing. So another connection asks whether the
-    server still answers; if it does not, all of them are closed.
+    server still answers, and still has their sessions; if it does not, all of them are closed.
     """
 
     def __init__(self, settings: config.Config) -> None:
@@ -175,8 +175,16 @@ class Watched:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def _answers(self) -> bool:
+        """Return whether the server answers, and has the sessions of all connections that are open.
+
+        Behind a pooler the session of a connection is not known.
+        """
+        open_ones = [conn for conn in self._made if not (conn.closed or conn.is_pooled)]
         try:
-            db.connect(self._settings).close()
+            with db.connect(self._settings) as asking:
+                sessions = {pid for (pid,) in asking.execute("SELECT pid FROM pg_stat_activity")}
+            if self._settings.database_prepare:  # otherwise there may be a pooler that is not recognised
+                return all(conn.closed or conn.info.backend_pid in sessions for conn in open_ones)
         except (psycopg.errors.ConnectionTimeout, connections.ServerSilentError):
             return False
         except psycopg.Error:  # an answer, too: a server that has gone away has closed our connections

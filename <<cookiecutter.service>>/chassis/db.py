@@ -3,6 +3,7 @@
 import atexit
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,15 @@ START_UP = {"PGTZ": "UTC", "PGDATESTYLE": "ISO"}
 """Startup parameters of a connection on which psycopg relies. libpq takes them from the environment only. A pooler
 tracks them and sets them on each server connection that it lends.
 https://www.postgresql.org/docs/18/libpq-envars.html https://www.pgbouncer.org/config.html (`track_extra_parameters`)"""
+
+RELIED_UPON = {
+    "IntervalStyle": ("postgres", "postgres"),
+    "DateStyle": ("ISO", "ISO, .*"),
+    "TimeZone": ("UTC", "(Etc/)?UTC"),
+    "client_encoding": ("UTF8", "UTF8"),
+}
+"""Settings on which the service relies: the value, and a pattern of all values that will do. A pooler need not pass on
+what a connection asks for."""
 
 STALE_PLAN = (psycopg.errors.FeatureNotSupported, psycopg.errors.InvalidSqlStatementName)
 """SQLSTATE 0A000, "cached plan must not change result type", and 26000, a prepared statement that the server does not
@@ -203,8 +213,8 @@ def transaction(work: Callable[Concatenate[Connection[Any], P], T], *args: P.arg
 
 def find_unfit(conn: connections.Connection[Any], settings: Config) -> str | None:
     """Return why the server is not fit for the service, and what to do, or `None`. For `admin check` and `migrate`."""
-    [(encoding, interval_style, limit_ms, role)] = conn.execute(
-        "SELECT getdatabaseencoding(), current_setting('IntervalStyle'),"
+    [(encoding, limit_ms, role)] = conn.execute(
+        "SELECT getdatabaseencoding(),"
         " (SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'), current_user"
     )
     if encoding != "UTF8":
@@ -215,10 +225,13 @@ def find_unfit(conn: connections.Connection[Any], settings: Config) -> str | Non
             f" ALTER ROLE {role} SET statement_timeout = '{settings.statement_timeout_seconds}s',"
             " and reconnect the pooler"
         )
-    if interval_style != "postgres":
-        return (
-            f"there is a pooler before the server: ALTER ROLE {role} SET IntervalStyle = 'postgres', and reconnect it"
-        )
+    for name, (value, pattern) in RELIED_UPON.items():
+        [(setting,)] = conn.execute("SELECT current_setting(%s)", [name])
+        if not re.fullmatch(pattern, setting):
+            return (
+                f"there is a pooler before the server, and {name} is {setting}:"
+                f" ALTER ROLE {role} SET {name} = '{value}', and reconnect the pooler"
+            )
     return None
 
 

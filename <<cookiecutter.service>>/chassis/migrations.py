@@ -24,7 +24,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
-from chassis.sql import statements, transaction_control
+from chassis.sql import invalid_indexes, lift_transaction_timeout, reset, statements, transaction_control
 
 NO_TRANSACTION = "-- no transaction"
 """First line of a file whose statements run one by one. A longer comment that begins so is only a comment."""
@@ -86,10 +86,11 @@ def apply(connect: Callable[[], Connection[Any]], folder: Path) -> list[str]:
     """
     with connect() as conn, _lock(conn):
         with connect() as other:
-            other.execute(
-                "CREATE TABLE IF NOT EXISTS migrations ("
-                " name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-            )
+            if not _has_own_table(other):
+                other.execute(
+                    "CREATE TABLE IF NOT EXISTS migrations ("
+                    " name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+                )
             todo = _pending(other, read(folder))
         for migration in todo:
             with connect() as other:
@@ -110,9 +111,13 @@ def read(folder: Path) -> list[Migration]:
     """Return the files of a folder, in order.
 
     Raises:
-        MigrationError: A file is not a migration, or cannot be applied.
+        MigrationError: The folder or a file cannot be read, or a file is not a migration, or cannot be applied.
     """
-    found = [_read(path) for path in sorted(folder.iterdir())]
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise MigrationError(f"{folder} cannot be read, {error.strerror}: it is the folder of the migrations") from None
+    found = [_read(path) for path in paths]
     for one, two in pairwise(found):
         if one.name[:4] == two.name[:4]:
             raise MigrationError(f"{one.name} and {two.name} have the same number: give one of them another")
@@ -120,10 +125,12 @@ def read(folder: Path) -> list[Migration]:
 
 
 def _read(path: Path) -> Migration:
-    if not (NAME.fullmatch(path.name) and path.is_file()):
+    if not NAME.fullmatch(path.name):
         raise MigrationError(f"{path.name} is not named like a migration, NNNN_what.sql: rename or remove it")
     try:
         sql = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except OSError as error:
+        raise MigrationError(f"{path.name} cannot be read, {error.strerror}: have it be a readable file") from None
     except UnicodeDecodeError as error:
         raise MigrationError(f"{path.name} is not UTF-8 at byte {error.start}: convert it") from None
     if "\0" in sql:
@@ -137,6 +144,7 @@ def _read(path: Path) -> Migration:
 
 
 def _pending(conn: Connection[Any], files: list[Migration]) -> list[Migration]:
+    _has_own_table(conn)
     [(exists,)] = conn.execute("SELECT to_regclass('migrations') IS NOT NULL")
     applied = dict(conn.execute("SELECT name, checksum FROM migrations").fetchall()) if exists else {}
     for file in files:
@@ -145,20 +153,41 @@ def _pending(conn: Connection[Any], files: list[Migration]) -> list[Migration]:
                 f"{file.name} was edited after it was applied: restore it, and put the change into a new file"
             )
     names = {file.name for file in files}
-    last_file, last_applied = max(names, default=""), max((name for name in applied if name in names), default="")
+    last_file, last_applied = max(names, default=""), max(applied, default="")
+    todo = [file for file in files if file.name not in applied]
+    for file in todo:
+        if file.name[:4] <= last_applied[:4]:
+            raise MigrationError(
+                f"{file.name} does not come after {last_applied}, which was applied already: give it a higher number,"
+                " or the name under which it was applied"
+            )
     for name in sorted(applied.keys() - names):
         if name > last_file:
             # This release is blue, or one that was rolled back to. A newer release has applied a file that only adds.
             log.warning("the schema is newer than this release", extra={"migration": name})
         else:
             raise MigrationError(f"{name} was applied, and its file is gone: restore it")
-    todo = [file for file in files if file.name not in applied]
-    for file in todo:
-        if file.name < last_applied:
-            raise MigrationError(
-                f"{file.name} comes before {last_applied}, which was applied already: give it a higher number"
-            )
     return todo
+
+
+def _has_own_table(conn: Connection[Any]) -> bool:
+    """Return whether the name `migrations` leads to a table of this role.
+
+    Raises:
+        MigrationError: It does not, because of the `search_path` of the role or the database, which a file may have
+            set. With a second table, all files would be applied again.
+    """
+    [(found, schema, path)] = conn.execute(
+        "SELECT bool_or(c.oid = to_regclass('migrations')), min(relnamespace::regnamespace::text), (SELECT setting FROM"
+        " pg_settings WHERE name = 'search_path' AND source IN ('database', 'user', 'database user'))"
+        " FROM pg_class c WHERE relname = 'migrations' AND relkind = 'r' AND relowner = current_user::regrole"
+    )
+    if schema and path and not found:
+        raise MigrationError(
+            f"the table migrations is in the schema {schema}, to which the search_path {path} does not lead: add it"
+            f" there, or move the table with ALTER TABLE {schema}.migrations SET SCHEMA …"
+        )
+    return bool(found)
 
 
 @contextmanager
@@ -176,7 +205,7 @@ def _lock(conn: Connection[Any]) -> Iterator[None]:
             if conn.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK]).fetchone() == (True,):
                 # Without parameters it is sent by the simple query protocol, which also releases the last snapshot.
                 conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0", prepare=False)
-                _lift_transaction_timeout(conn)
+                lift_transaction_timeout(conn)
                 yield
                 return
         if time.monotonic() > deadline:
@@ -187,6 +216,7 @@ def _lock(conn: Connection[Any]) -> Iterator[None]:
 
 
 def _apply(conn: Connection[Any], migration: Migration) -> None:
+    _has_own_table(conn)  # the file before may have changed the `search_path` of new sessions
     started = time.monotonic()
     log.info("applying", extra={"migration": migration.name})
     if migration.is_transaction:
@@ -208,7 +238,7 @@ def _apply_as_transaction(conn: Connection[Any], migration: Migration) -> None:
         # Otherwise the server would notice only at the end of a long statement that this process was killed.
         conn.execute("SET LOCAL client_connection_check_interval = '1s'")
         conn.execute("SET LOCAL statement_timeout = 0")
-        _lift_transaction_timeout(conn)
+        lift_transaction_timeout(conn)
         conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{TABLE_LOCK_PATIENCE_SECONDS}s"])
         conn.execute("SELECT pg_advisory_xact_lock(%s)", [FILE_LOCK])
         [(before,)] = conn.execute("SELECT pg_current_xact_id()::text")
@@ -216,7 +246,8 @@ def _apply_as_transaction(conn: Connection[Any], migration: Migration) -> None:
         is_same = conn.pgconn.transaction_status == TransactionStatus.INTRANS
         if not is_same or conn.execute("SELECT pg_current_xact_id()::text").fetchone() != (before,):
             raise MigrationError(f"{migration.name} ended its transaction: what it has done is not recorded")
-        _reset(conn)
+        reset(conn)
+        _refuse_invalid_indexes(conn, migration)
         _record(conn, migration)
 
 
@@ -228,44 +259,23 @@ def _apply_one_by_one(conn: Connection[Any], migration: Migration) -> None:
         )
     conn.execute("SET client_connection_check_interval = '1s'")
     conn.execute("SET statement_timeout = 0")
-    _lift_transaction_timeout(conn)
+    lift_transaction_timeout(conn)
     conn.execute("SELECT set_config('lock_timeout', %s, false)", [f"{TABLE_LOCK_PATIENCE_SECONDS}s"])
     for statement in statements(migration.sql):
         conn.execute(statement.encode())
-    _reset(conn)
-    invalid = conn.execute(
-        "SELECT i.relname FROM pg_index JOIN pg_class i ON i.oid = indexrelid JOIN pg_class t ON t.oid = indrelid"
-        # A name without quotes may be written in any case.
-        " WHERE NOT indisvalid AND i.relkind = 'i' AND (position(lower(i.relname) in lower(%(sql)s)) > 0"
-        " OR position(lower(t.relname) in lower(%(sql)s)) > 0)"
-        " AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index) ORDER BY 1",
-        {"sql": migration.sql},
-    ).fetchall()
-    if invalid:
-        names = ", ".join(name for (name,) in invalid)
-        raise MigrationError(
-            f"{migration.name} left an index that is not valid, from an attempt that failed half-way: {names}. Have the"
-            " file begin with `DROP INDEX CONCURRENTLY IF EXISTS`, instead of `IF NOT EXISTS`"
-        )
+    reset(conn)
+    _refuse_invalid_indexes(conn, migration)
     with conn.transaction():
         _record(conn, migration)
 
 
-def _lift_transaction_timeout(conn: Connection[Any]) -> None:
-    """Lift the limit that a role or a database may set to its transactions: of this transaction, or of the session."""
-    if conn.info.server_version < 170_000:  # noqa: PLR2004 - it is a setting since PostgreSQL 17
-        return
-    if conn.info.transaction_status == TransactionStatus.INTRANS:
-        conn.execute("SET LOCAL transaction_timeout = 0", prepare=False)
-    else:
-        conn.execute("SET transaction_timeout = 0", prepare=False)
-
-
-def _reset(conn: Connection[Any]) -> None:
-    """Reset the settings that a file has changed, such as `search_path`, so that the table `migrations` is found."""
-    conn.execute("RESET SESSION AUTHORIZATION")
-    conn.execute("RESET ROLE")
-    conn.execute("RESET ALL")
+def _refuse_invalid_indexes(conn: Connection[Any], migration: Migration) -> None:
+    if names := invalid_indexes(conn, migration.sql, of_tables=not migration.is_transaction):
+        how = "" if migration.is_transaction else " CONCURRENTLY"
+        raise MigrationError(
+            f"{migration.name} left an index that is not valid, from an attempt that failed half-way:"
+            f" {', '.join(names)}. Have the file begin with `DROP INDEX{how} IF EXISTS`, instead of `IF NOT EXISTS`"
+        )
 
 
 def _record(conn: Connection[Any], migration: Migration) -> None:

@@ -1,6 +1,13 @@
-"""SQL text, split into its statements: a migration with `-- no transaction` is sent statement by statement."""
+"""What migrations need of SQL: a text split into its statements, and a session without traces of a file.
+
+A migration with `-- no transaction` is sent statement by statement.
+"""
 
 import re
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.pq import TransactionStatus
 
 _COMMENT = r"(?:--[^\n\r]*|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*(?:[^*]|\*(?!/))*\*/)*\*/)"
 """A comment. `--` ends at a carriage return, too. `/* */` may be nested: to any depth in PostgreSQL, to one level here.
@@ -57,6 +64,50 @@ def transaction_control(sql: str) -> str | None:
         if found := _TRANSACTION_CONTROL.match(_without_comments(statement)):
             return found[1].upper()
     return None
+
+
+def invalid_indexes(conn: Connection[Any], text: str, *, of_tables: bool) -> list[str]:
+    """Return the indexes that are not valid and that a text names, or with `of_tables` whose table it names.
+
+    In a transaction no index is left half-way, but `IF NOT EXISTS` and the name of an index pass over one.
+    """
+    found = conn.execute(
+        "SELECT i.relname, t.relname FROM pg_index JOIN pg_class i ON i.oid = indexrelid"
+        " JOIN pg_class t ON t.oid = indrelid WHERE NOT indisvalid AND i.relkind = 'i'"
+        " AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE index_relid = indexrelid) ORDER BY 1"
+    ).fetchall()
+    return [index for index, table in found if _has_word(text, index) or (of_tables and _has_word(text, table))]
+
+
+def _has_word(text: str, word: str) -> bool:
+    """Return whether a text contains a whole word. A name without quotes may be written in any case."""
+    return bool(re.search(rf"(?<![\w$]){re.escape(word)}(?![\w$])", text, re.IGNORECASE))
+
+
+def lift_transaction_timeout(conn: Connection[Any]) -> None:
+    """Lift the limit that a role or a database may set to its transactions: of this transaction, or of the session."""
+    if conn.info.server_version < 170_000:  # noqa: PLR2004 - it is a setting since PostgreSQL 17
+        return
+    if conn.info.transaction_status == TransactionStatus.INTRANS:
+        conn.execute("SET LOCAL transaction_timeout = 0", prepare=False)
+    else:
+        conn.execute("SET transaction_timeout = 0", prepare=False)
+
+
+def reset(conn: Connection[Any]) -> None:
+    """Reset the settings that a file has changed, such as `search_path`, so that the table `migrations` is found.
+
+    Behind a pooler, also remove what else of a file would stay in the session of the server.
+    """
+    conn.execute("RESET SESSION AUTHORIZATION")
+    conn.execute("RESET ROLE")
+    conn.execute("RESET ALL")
+    if getattr(conn, "is_pooled", False):
+        conn.execute("DISCARD TEMP")
+        conn.execute("SELECT pg_advisory_unlock_all()")
+        # Not `DEALLOCATE ALL`: the pooler may have prepared statements of its own there.
+        for (name,) in conn.execute("SELECT name FROM pg_prepared_statements WHERE from_sql").fetchall():
+            conn.execute(sql.SQL("DEALLOCATE {}").format(sql.Identifier(name)))
 
 
 def _without_comments(statement: str) -> str:

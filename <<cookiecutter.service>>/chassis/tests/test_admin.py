@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -226,14 +226,20 @@ def test_a_server_that_is_silent_ends_a_command(
     assert re.search(r"did not answer within|timeout expired", events[0]["body"])
 
 
-def test_a_server_that_falls_silent_ends_a_long_migration(relay: Relay, empty_database_url: str, release: Path) -> None:
+@pytest.mark.parametrize("fall_silent", [Relay.freeze, Relay.forget])
+def test_a_server_that_falls_silent_ends_a_long_migration(
+    relay: Relay, empty_database_url: str, release: Path, fall_silent: Callable[[Relay], None]
+) -> None:
     write(release, "9001_tags", "CREATE TABLE tags (name text);\nSELECT pg_sleep(600);\n")
     with psycopg.connect(empty_database_url, autocommit=True) as observer:
         migrator = start_migrate(release, relay.stands_for(empty_database_url))
         running = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         wait_until(lambda: observer.execute(running).fetchone())
-        relay.freeze()
-        said, _ = migrator.communicate(timeout=60)
+        fall_silent(relay)
+        try:
+            said, _ = migrator.communicate(timeout=60)
+        finally:
+            migrator.kill()
     assert migrator.returncode == 1
     assert "the server has stopped answering" in said.splitlines()[-1]
 

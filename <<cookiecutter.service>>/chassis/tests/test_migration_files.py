@@ -93,6 +93,16 @@ def test_what_is_no_migration_is_named_and_refused(
         refused(empty, folder, reason)
 
 
+def test_what_cannot_be_read_is_named_and_refused(empty: Connection, folder: Path) -> None:
+    (folder / "0003_a.sql").mkdir()
+    with empty:
+        refused(empty, folder, r"0003_a\.sql cannot be read, Is a directory")
+        (folder / "0003_a.sql").rmdir()
+        (folder / "0003_a.sql").symlink_to("nowhere")
+        refused(empty, folder, r"0003_a\.sql cannot be read, No such file")
+        refused(empty, folder / "gone", r"gone cannot be read, No such file .* the folder of the migrations")
+
+
 @pytest.mark.parametrize("first_line", [b"", b"-- no transaction\n"])
 def test_how_an_editor_ends_lines_changes_nothing(empty: Connection, folder: Path, first_line: bytes) -> None:
     path, text = folder / "0003_three.sql", first_line + b"CREATE TABLE three (id int);\nSELECT '\xc3\xa4';\n"

@@ -7,7 +7,7 @@ import pytest
 from psycopg import Connection, sql
 
 from chassis import migrations
-from chassis.tests.schema import apply, refused, tables
+from chassis.tests.schema import apply, refused, tables, url
 
 
 def test_files_are_applied_once_and_in_order(empty: Connection, folder: Path) -> None:
@@ -103,6 +103,13 @@ def test_an_index_that_failed_half_way_is_not_recorded_as_applied(empty: Connect
         ):
             apply(empty, folder)
         assert migrations.pending(empty, folder) == ["0003_index.sql"]
+        (folder / "0003_index.sql").write_text("CREATE UNIQUE INDEX IF NOT EXISTS one_id ON one (id);\n")
+        if "IF NOT EXISTS" in create:
+            with pytest.raises(migrations.MigrationError, match=r"0003_index\.sql left .* one_id.* `DROP INDEX IF"):
+                apply(empty, folder)
+        (folder / "0003_index.sql").write_text("DELETE FROM one;\n")
+        (folder / "0004_none.sql").write_text("-- no transaction\nCREATE TABLE stones (one_id_of int);\n")
+        assert apply(empty, folder) == ["0003_index.sql", "0004_none.sql"]
 
 
 @pytest.mark.parametrize(
@@ -169,4 +176,48 @@ def test_a_file_that_comes_before_an_applied_one_is_refused(empty: Connection, f
     with empty:
         apply(empty, folder)
         (folder / "0003_late.sql").write_text("CREATE TABLE late (id int);\n")
-        refused(empty, folder, r"0003_late\.sql comes before 0005_five\.sql, which was applied already")
+        refused(
+            empty, folder, reason := r"0003_late\.sql does not come after 0005_five\.sql, which was applied already"
+        )
+        (folder / "0005_five.sql").unlink()
+        refused(empty, folder, reason)
+
+
+@pytest.mark.parametrize("name", ["0002_alpha.sql", "0002_zeta.sql"])
+def test_a_file_that_was_renamed_after_it_was_applied_is_refused(
+    empty: Connection, folder: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    with empty:
+        apply(empty, folder)
+        caplog.clear()
+        (folder / "0002_two.sql").rename(folder / name)
+        refused(empty, folder, rf"{name} does not come after 0002_two\.sql, .* the name under which it was applied")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("path", ["app", "app, public"])
+@pytest.mark.parametrize("first_line", ["", "-- no transaction\n"])
+def test_a_file_that_moves_later_sessions_to_another_schema_has_none_applied_again(
+    empty: Connection, folder: Path, first_line: str, path: str
+) -> None:
+    (folder / "0002_two.sql").write_text(
+        f"{first_line}CREATE SCHEMA app;\nALTER DATABASE {empty.info.dbname} SET search_path = {path};\n"
+    )
+    (folder / "0003_three.sql").write_text("CREATE TABLE three (id int);\n")
+    with empty:
+        if path == "app":
+            for attempt in (apply, apply, migrations.pending):
+                with (
+                    psycopg.connect(url(empty), autocommit=True) as later,
+                    pytest.raises(
+                        migrations.MigrationError,
+                        match="migrations is in the schema public, to which the search_path app",
+                    ),
+                ):
+                    attempt(later, folder)
+            empty.execute("ALTER TABLE migrations SET SCHEMA app")
+            assert apply(empty, folder) == ["0003_three.sql"]
+        else:
+            assert len(apply(empty, folder)) == 3
+        assert apply(empty, folder) == []
+        assert empty.execute("SELECT count(*) FROM pg_class WHERE relname = 'migrations'").fetchone() == (1,)

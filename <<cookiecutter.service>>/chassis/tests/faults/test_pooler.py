@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from chassis import config, db
 from chassis.testing.process import wait_until
 from chassis.tests.faults import pgbouncer
 from chassis.tests.faults.load import Load
@@ -48,12 +49,14 @@ def pooler(url: str) -> Iterator[pgbouncer.PgBouncer]:
         yield pooler
 
 
-def settings_of(url: str, times: int = 20) -> set[tuple[str, ...]]:
-    """Return what a stranger finds set at the server, in transaction after transaction."""
+def settings_of(url: str, times: int = 20) -> set[tuple[Any, ...]]:
+    """Return what a stranger finds set and left at the server, in transaction after transaction."""
     statement = (
         "SELECT current_setting('statement_timeout'), current_setting('lock_timeout'),"
         " current_setting('client_connection_check_interval'), current_setting('search_path'),"
-        " current_setting('IntervalStyle')"
+        " current_setting('IntervalStyle'), to_regclass('pg_temp.left'),"
+        " (SELECT count(*) FROM pg_prepared_statements WHERE from_sql),"
+        " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid())"
     )
     with psycopg.connect(url, autocommit=True) as one, psycopg.connect(url, autocommit=True) as two:
         found = set()
@@ -70,6 +73,7 @@ def test_migrate_ends_again_and_again_and_leaves_nothing_behind(pooler: pgbounce
     file = tmp_path / "chassis/tests/probe/migrations/0002_more.sql"
     file.write_text(
         "CREATE SCHEMA more;\nSET search_path = more;\nSET lock_timeout = '7s';\nCREATE TABLE a (id int);\n"
+        'CREATE TEMP TABLE "left" (id int);\nPREPARE "Left" AS SELECT 1;\nSELECT pg_advisory_lock(7);\n'
     )
     for _ in range(5):
         status, events, _ = run_admin("migrate", cwd=tmp_path, DATABASE_URL=pooler.url)
@@ -94,6 +98,36 @@ def test_a_role_that_does_not_limit_its_statements_is_refused_in_one_line(
         status, events, _ = run_admin(command, DATABASE_URL=pooler.url)
         assert (status, len(events)) == (1, 1)
         assert f"ALTER ROLE {role} SET statement_timeout = '5s'" in events[0]["body"]
+
+
+def test_settings_that_the_service_relies_upon_are_asked_for_or_refused_in_one_line(
+    pooler: pgbouncer.PgBouncer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = urlsplit(url).username
+    relied_upon = {
+        "IntervalStyle": "iso_8601",
+        "DateStyle": "German",
+        "TimeZone": "Asia/Tokyo",
+        "client_encoding": "LATIN1",
+    }
+    with psycopg.connect(url, autocommit=True) as conn:
+        for name, value in relied_upon.items():
+            conn.execute(f"ALTER ROLE {role} SET {name} = '{value}'".encode())
+        pooler.command("RECONNECT")
+        for command in ("check", "migrate"):
+            status, events, _ = run_admin(command, DATABASE_URL=pooler.url)
+            assert (status, len(events)) == (1, 1)
+            assert f"ALTER ROLE {role} SET IntervalStyle = 'postgres'" in events[0]["body"]
+        conn.execute(f"ALTER ROLE {role} SET IntervalStyle = 'postgres'".encode())
+        pooler.command("RECONNECT")
+    monkeypatch.setenv("DATABASE_URL", pooler.url)
+    settings = config.load(config.Config)
+    for name, value in relied_upon.items():
+        with db.connect(settings) as through:
+            assert (through.is_pooled, db.find_unfit(through, settings)) == (True, None)
+            through.execute(f"SET {name} = '{value}'".encode())  # as a pooler does that passes on something else
+            assert f"ALTER ROLE {role} SET {name} = " in (db.find_unfit(through, settings) or "")
+            through.execute(f"RESET {name}".encode())
 
 
 def test_two_services_on_one_pooler_lose_nothing_and_set_nothing(pooler: pgbouncer.PgBouncer) -> None:
