@@ -35,7 +35,7 @@ PROBLEMS = {
     403: "The token does not allow this.",
     404: "It does not exist.",
     405: "The path does not know the method; `Allow` names those that it knows.",
-    408: "The request took too long to arrive.",
+    408: "The request took too long to arrive. Nothing was written, so it is safe to repeat.",
     409: "It contradicts what is stored; `errors` names the field at fault.",
     412: "It was changed in the meantime.",
     413: "The body is too long.",
@@ -47,7 +47,7 @@ PROBLEMS = {
     431: "The header fields are too long, or too many.",
     500: "The service failed. Its log says why.",
     501: "The body comes in a coding that the service does not know.",
-    503: "The service cannot answer at the moment; `Retry-After` says when to try again.",
+    503: "The service cannot answer at the moment. A write may have happened. `Retry-After` says when to try again.",
 }
 """What each refusal means to a client."""
 

@@ -30,9 +30,9 @@ RETRY_SECONDS = 0.5
 """Interval between two attempts to connect while the database is unreachable, so the longest time until the service
 uses it again once it is back. An attempt does not wait for the end of the one before, whose packets may be lost."""
 
-MORE_ATTEMPTS = 4
-"""Attempts to connect that may be in progress at the same time while the database is unreachable, beyond one for each
-connection."""
+MAX_MORE_ATTEMPTS = 30
+"""Greatest number of attempts to connect that may be in progress at the same time while the database is unreachable,
+beyond one for each connection. Up to it, there are as many as begin before the first one times out."""
 
 LOOK_SECONDS = 0.25
 """Interval between two checks of the connections: has the server closed an idle one, is one too old?"""
@@ -66,6 +66,7 @@ class Pool(Lender):
         self._lifetime_seconds = lifetime_seconds
         self.is_open = False
         self._attempts = 0
+        self._most_attempts = size + min(math.ceil(timeout_seconds / RETRY_SECONDS), MAX_MORE_ATTEMPTS)
         self._attempted_at = -math.inf
         self._is_failing = False
 
@@ -114,7 +115,7 @@ class Pool(Lender):
             count = 0
             if lacking > 0 and not self._is_failing:
                 count = max(lacking - self._attempts, 0)
-            if lacking > 0 and not count and is_time and self._attempts < self.size + MORE_ATTEMPTS:
+            if lacking > 0 and not count and is_time and self._attempts < self._most_attempts:
                 count = 1  # the attempts before this one failed, or hang
             if lacking <= 0 and not self._attempts and self._oldest().due <= now and (is_time or not self._is_failing):
                 count = 1

@@ -42,6 +42,10 @@ class ServerLog(Logger):
         self.cfg = cfg
         self.error_log.propagate = True
 
+    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log a message with only the names of exceptions: their texts quote a head that broke off, with its token."""
+        super().debug(msg, *(type(arg).__name__ if isinstance(arg, Exception) else arg for arg in args), **kwargs)
+
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Do nothing: `logs.py` writes one canonical line for each request."""
 

@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -153,16 +154,26 @@ class _Client(jwt.PyJWKClient):
     def fetch_data(self) -> Any:
         """Return the document with the keys."""
         sockets: list[socket.socket] = []
+        is_over = threading.Event()
 
         def end() -> None:
+            is_over.set()
             for sock in sockets:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)  # a read that waits ends, as if the issuer had closed it
 
+        def connect(*args: Any, **options: Any) -> socket.socket:
+            sock = socket.create_connection(*args, **options)
+            sockets.append(socket.socket(fileno=os.dup(sock.fileno())))
+            if is_over.is_set():  # a name server was slow, or the first address silent
+                sock.close()
+                raise TimeoutError("connecting took too long")
+            return sock
+
         limit = threading.Timer(FETCH_SECONDS, end)
         limit.daemon = True
         limit.start()
-        opener = urllib.request.build_opener(_NoRedirects, _Opener(sockets), _TlsOpener(sockets))
+        opener = urllib.request.build_opener(_NoRedirects, _Opener(connect), _TlsOpener(connect))
         try:
             with opener.open(self.uri, timeout=FETCH_SECONDS) as response:
                 return self._as_jwk_set_payload(json.loads(response.read(MAX_KEYS_BYTES)))
@@ -183,38 +194,38 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class _Opener(urllib.request.HTTPHandler):
-    """Opens a URL over a connection whose socket it notes, so that it can be shut down."""
+    """Opens a URL over a connection that `connect` makes."""
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
+    def __init__(self, connect: Callable[..., socket.socket]) -> None:
         super().__init__()
-        self._sockets = sockets
+        self._connect = connect
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         """Send a request."""
-        return self.do_open(_noting(http.client.HTTPConnection, self._sockets), req)
+        return self.do_open(_over(http.client.HTTPConnection, self._connect), req)
 
 
 class _TlsOpener(urllib.request.HTTPSHandler):
     """The same over TLS."""
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
+    def __init__(self, connect: Callable[..., socket.socket]) -> None:
         super().__init__()
-        self._sockets = sockets
+        self._connect = connect
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         """Send a request."""
-        return self.do_open(_noting(http.client.HTTPSConnection, self._sockets), req)
+        return self.do_open(_over(http.client.HTTPSConnection, self._connect), req)
 
 
-def _noting(kind: Any, sockets: list[socket.socket]) -> Any:
-    """Return a kind of connection that adds a copy of its socket to `sockets`."""
+def _over(kind: Any, connect: Callable[..., socket.socket]) -> Any:
+    """Return a kind of connection whose socket comes from `connect`, before the TLS handshake."""
 
-    class Noting(kind):  # type: ignore[misc] # it is one of two
-        def connect(self) -> None:
-            super().connect()
-            sockets.append(socket.socket(fileno=os.dup(self.sock.fileno())))
+    class Over(kind):  # type: ignore[misc] # it is one of two
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self._create_connection = connect  # http.client's own way to be given another one
 
-    return Noting
+    return Over
 
 
 def _is_strong(key: jwt.PyJWK) -> bool:

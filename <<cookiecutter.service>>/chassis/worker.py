@@ -13,6 +13,7 @@ import socket
 import sys
 import termios
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,6 +25,7 @@ from gevent.pool import Pool
 from gunicorn.http import errors as refusals
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 from werkzeug.exceptions import RequestTimeout, ServiceUnavailable
 
@@ -131,7 +133,7 @@ class Worker(GeventWorker):
             sys.exit(0)
 
     def end_idle(self) -> None:
-        """Close the connections on which no byte of a request has arrived.
+        """Close the connections that wait for a request, or for the rest of its head, and have nothing unread.
 
         Run it in the event loop, so that no green thread runs between the check and the close: one that
         `kill(block=False)` ends a moment later may be executing a statement by then.
@@ -163,12 +165,12 @@ class Worker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Handle one request within the request timeout, `SHUTDOWN_SECONDS`.
 
-        After it, respond with 408 if the request was not received completely, as when a body trickles in, and with 503
+        After it, respond with 408 if the application still waits for the body, which trickles in, and with 503
         otherwise: the server was too slow, and it is not known whether a write was committed.
         """
         closing = False
         limit = gevent.get_hub().loop.timer(self.cfg.graceful_timeout)
-        limit.start(end_request, gevent.getcurrent(), req)
+        limit.start(end_request, gevent.getcurrent())
         try:
             super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
@@ -211,10 +213,15 @@ class Worker(GeventWorker):
         linger(client)
 
 
-def end_request(greenlet: Any, req: Any) -> None:
+def end_request(greenlet: Any) -> None:
     """Raise in a request whose time is over. Called by the event loop."""
     text = "The request took too long."
-    greenlet.throw(ServiceUnavailable(text) if has_arrived(req) else RequestTimeout(text))
+    greenlet.throw(RequestTimeout(text) if is_receiving(greenlet) else ServiceUnavailable(text))
+
+
+def is_receiving(greenlet: Any) -> bool:
+    """Return whether a request waits for more of its body. A body that no handler reads says nothing of its work."""
+    return any(frame.f_code is SocketUnreader.chunk.__code__ for frame, _ in traceback.walk_stack(greenlet.gr_frame))
 
 
 def has_arrived(req: Any) -> bool:

@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from chassis import app as chassis_app
 from chassis import config
-from chassis.api import Blueprint, Model
+from chassis.api import Blueprint, Model, PageQuery, page
 from chassis.schemas import ContractError
 from chassis.testing import conformance
 from chassis.tests.things import ROWS, things
@@ -143,6 +143,11 @@ def test_the_link_to_the_next_page_keeps_the_filters_and_the_order(client: Flask
         "after_price": ["0.25"],
     }
     assert [row["price"] for row in client.get(link.geturl()).get_json()["items"]] == ["0.5", "0.75"]
+
+
+def test_a_page_that_would_end_at_a_null_is_an_error_and_not_the_end_of_the_list() -> None:
+    with pytest.raises(ValueError, match="after_name of the last item is None: sort by a column that is never null"):
+        page(["a", "b"], PageQuery(limit=1), after=str, after_name=lambda _: None)
 
 
 def test_a_list_a_union_and_nothing_can_be_answers(client: FlaskClient) -> None:

@@ -88,6 +88,11 @@ def test_a_claim_that_is_no_text_allows_nothing(knock: Callable[..., Any], claim
     assert knock("POST", **claims).status_code == 403
 
 
+def test_a_route_cannot_be_open_and_ask_for_scopes() -> None:
+    with pytest.raises(TypeError, match="/doors: a route that is open cannot ask for scopes"):
+        Blueprint("doors").get("/doors", scopes=["doors:open"], is_open=True)
+
+
 def test_who_has_no_token_is_not_asked_for_scopes(client: FlaskClient) -> None:
     assert client.post("/doors").status_code == 401
 

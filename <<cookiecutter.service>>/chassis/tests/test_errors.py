@@ -1,4 +1,4 @@
-"""Every error leaves as problem details, and says nothing of the inside."""
+"""Every error is answered with problem details, and reveals nothing of the service's internals."""
 
 import logging
 

@@ -121,18 +121,7 @@ def build() -> Iterator[Callable[[Code, str], str]]:
 def prove_build_release_run(tested: str, released: str, release: str) -> str:
     """Check that what was tested is what runs, to the byte, and it says which release it is."""
     assert tested == released, "another image than the one that was tested"
-    command = [
-        "docker",
-        "run",
-        "--rm",
-        "--env",
-        f"DATABASE_URL={URL}",
-        released,
-        "python",
-        "-m",
-        "service.admin",
-        "config",
-    ]
+    command = ["docker", "run", "--rm", *containers.environment(), released, "python", "-m", "service.admin", "config"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["RELEASE"] == release
     return tested[:19]

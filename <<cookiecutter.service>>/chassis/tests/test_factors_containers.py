@@ -18,7 +18,8 @@ def ask(container: str, path: str, method: str = "GET", body: str = "", port: in
     program = (
         "import sys, urllib.request as r; method, url, body = sys.argv[1:];"
         "headers = {'Content-Type': 'application/json'};"
-        "print(r.urlopen(r.Request(url, body.encode() or None, headers, method=method)).read().decode())"
+        "opener = r.build_opener(r.ProxyHandler({}));"  # Docker may pass its own proxies into containers
+        "print(opener.open(r.Request(url, body.encode() or None, headers, method=method)).read().decode())"
     )
     url = f"http://127.0.0.1:{port}{path}"
     return json.loads(docker("exec", container, "python", "-c", program, method, url, body))

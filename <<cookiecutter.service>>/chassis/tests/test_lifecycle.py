@@ -4,11 +4,16 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import Connection
 
+from chassis import db
+from chassis.testing.process import wait_until
+from chassis.testing.relay import Relay
 from chassis.tests.probe.process import Gunicorn
 
 if TYPE_CHECKING:
@@ -109,6 +114,25 @@ def test_a_request_that_outlasts_the_drain_is_finished(server: Gunicorn) -> None
     thread.join()
     assert [answer.status_code for answer in answers] == [201]
     assert server.wait() == 0
+
+
+def test_a_silent_database_does_not_delay_the_stop_beyond_its_time_outs(
+    database_url: str, conn: Connection, processes: ExitStack
+) -> None:
+    relay = processes.enter_context(Relay(conn.info.host, conn.info.port))
+    drain_seconds, statement_seconds = 3, 1
+    limits: dict[str, Any] = {"DRAIN_SECONDS": drain_seconds, "STATEMENT_TIMEOUT_SECONDS": statement_seconds}
+    server = processes.enter_context(Gunicorn(DATABASE_URL=relay.stands_for(database_url), **limits))
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        wait_until(lambda: client.get("/probes").status_code == 200)
+        relay.freeze()
+        asking = pool.submit(client.post, "/probes", json={"text": "heard by nobody"})
+        stopped = server.signal(signal.SIGTERM)
+        assert asking.result().status_code == 503
+        assert server.wait() == 0
+    # The last one is for a busy machine; requests in flight have twice as much.
+    assert time.monotonic() - stopped < drain_seconds + statement_seconds + db.SILENCE_SECONDS + 10
+    assert "ServerSilentError" in {each["exception.type"] for each in server.events_named("database unavailable")}
 
 
 def test_no_drain_is_a_stop_at_once(database_url: str, processes: ExitStack) -> None:

@@ -14,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
-from chassis.dev import embedded
+from chassis.dev import embedded, postgres
 from chassis.testing import containers
 from chassis.testing.containers import docker
 from chassis.testing.process import environment, exists, free_port, run_admin, wait_until
@@ -161,8 +162,9 @@ def test_one_question_decides_whether_docker_can_be_used(tmp_path: Path, script:
     assert done.stdout == f"{answers}\n"
 
 
-def test_a_port_that_is_taken_is_one_line_that_says_what_to_do() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.mark.parametrize("last", [False, True])
+def test_a_port_that_is_taken_is_one_line_that_says_what_to_do(*, last: bool) -> None:
+    with socket.create_server(("127.0.0.1", 65_535 if last else 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
             [sys.executable, "-m", PACKAGE],
@@ -174,7 +176,7 @@ def test_a_port_that_is_taken_is_one_line_that_says_what_to_do() -> None:
     [event] = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, done.stderr) == (69, b"")
     assert f"cannot listen on port {port}" in event["body"]
-    assert f"PORT={port + 1}" in event["body"]
+    assert f"PORT={8000 if last else port + 1}" in event["body"]
 
 
 @pytest.fixture
@@ -208,6 +210,15 @@ def test_a_command_runs_with_a_closed_stdout(database_url: str) -> None:
     assert run_admin("check", package=PACKAGE, within=within, DATABASE_URL=database_url) == (0, [], "")
 
 
+@containers.needed
+def test_the_tests_run_on_the_embedded_postgresql_where_no_registry_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setattr(postgres, "IMAGE", "127.0.0.1:1/postgres:18")
+    with postgres.server() as (url, origin), psycopg.connect(url):
+        assert origin.startswith("embedded")
+        assert origin.endswith("since Docker has no 127.0.0.1:1/postgres:18 and cannot pull it")
+
+
 def test_a_shell_reads_the_example_of_the_environment_whatever_the_url_holds(tmp_path: Path) -> None:
     url = "postgresql://me:secret@postgres.internal/orders?sslmode=verify-ca&channel_binding=require"
     text = Path(".env.example").read_text(encoding="utf-8")
@@ -237,6 +248,6 @@ def test_an_image_of_files_that_only_their_owner_may_read_runs(tmp_path: Path) -
     name = f"test-umask-{free_port()}"
     docker("build", "--quiet", "--tag", name, str(tmp_path))
     try:
-        docker("run", "--rm", "--env=DATABASE_URL=postgresql://a@b/c", name, "python", "-m", "service.admin", "config")
+        docker("run", "--rm", *containers.environment(), name, "python", "-m", "service.admin", "config")
     finally:
         docker("image", "rm", "--force", name)

@@ -17,18 +17,15 @@ from chassis import config, connections, db, lending
 from chassis.connections import NoConnectionError
 from chassis.testing.process import wait_until
 from chassis.testing.relay import Relay
-from chassis.tests.probe.app import create_app
 from chassis.tests.probe.pool import running
 
 
 def test_a_pool_that_is_in_use_refuses_after_the_time_out(settings: config.Config) -> None:
-    app = create_app(dataclasses.replace(settings, database_pool_size=1, database_timeout_seconds=1))
-    db.open_pool(app)
-    with app.app_context(), db.connection():
+    limited = dataclasses.replace(settings, database_pool_size=1, database_timeout_seconds=1)
+    with running(limited) as app, app.app_context(), db.connection():
         with pytest.raises(NoConnectionError, match="no connection became available"), db.connection():
             pass
         assert 1_000 <= g.db_pool_wait_ms < 5_000
-    db.close_pool(app)
 
 
 def use(app: Flask, statement: LiteralString = "SELECT 1") -> tuple[str, float]:
@@ -46,10 +43,10 @@ def use(app: Flask, statement: LiteralString = "SELECT 1") -> tuple[str, float]:
 def test_a_queue_that_is_served_in_time_refuses_nobody_however_long_it_is(settings: config.Config) -> None:
     # So much time that a busy machine does not matter.
     patient = dataclasses.replace(settings, database_pool_size=1, database_timeout_seconds=30)
-    with running(patient) as app, ThreadPoolExecutor(300) as clients:
+    with running(patient) as app, ThreadPoolExecutor(600) as clients:
         use(app)
-        outcomes = Counter(outcome for outcome, _ in clients.map(use, [app] * 300))
-    assert outcomes == {"served": 300}
+        outcomes = Counter(outcome for outcome, _ in clients.map(use, [app] * 600))
+    assert outcomes == {"served": 600}
 
 
 def test_a_queue_that_cannot_be_served_in_time_refuses_at_once(settings: config.Config) -> None:
@@ -102,6 +99,20 @@ def test_a_server_that_falls_silent_is_found_again_within_a_second_of_its_return
         returned = time.monotonic()
         wait_until(lambda: use(app)[0] == "served")
         assert time.monotonic() - returned < 1
+
+
+def test_a_proxy_that_is_replaced_is_found_within_a_second_even_while_many_attempts_hang(
+    relay: Relay, settings: config.Config
+) -> None:
+    timeout_seconds = 10
+    with running(behind(relay, settings, database_timeout_seconds=timeout_seconds)) as app:
+        relay.freeze(after_login=True)
+        assert use(app)[0] == "ServerSilentError"
+        time.sleep(4)  # attempts to connect begin all the time, and the first of them hangs for longer
+        relay.forget()
+        outcome, seconds = use(app)
+    assert outcome == "served"
+    assert seconds < timeout_seconds / 3
 
 
 def test_a_connection_that_falls_silent_makes_the_others_suspects(relay: Relay, settings: config.Config) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from chassis.testing.process import environment, wait_until
 from chassis.tests.probe import PACKAGE
@@ -33,17 +34,20 @@ def test_every_byte_is_an_event_and_stderr_is_silent(database_url: str) -> None:
     assert server.events[-1]["body"] == "Shutting down: Master"
 
 
-def test_a_refused_configuration_is_one_line_and_status_78() -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"DRAIN_SECONDS": "soon", "LOG_LEVEL": "loud"}, {"WEB_CONCURRENCY": "abc"}, {"WEB_CONCURRENCY": "-3"}]
+)
+def test_a_refused_configuration_is_one_line_and_status_78(wrong: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", PACKAGE],
-        env=environment(DRAIN_SECONDS="soon", LOG_LEVEL="loud"),
+        env=environment(**wrong),
         capture_output=True,
         check=False,
         timeout=60,
     )
     [event] = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, done.stderr) == (78, b"")
-    assert set(event["faults"]) == {"DATABASE_URL", "DRAIN_SECONDS", "LOG_LEVEL"}
+    assert set(event["faults"]) == {"DATABASE_URL", *wrong}
 
 
 def test_the_service_starts_and_answers_without_its_database() -> None:

@@ -20,7 +20,7 @@ from chassis.api import Blueprint, Model
 from chassis.fields import Text, digits
 
 TABLES = """
-    CREATE TABLE shelves (id uuid PRIMARY KEY DEFAULT uuidv7(), name text NOT NULL, UNIQUE (name));
+    CREATE TABLE shelves (id uuid PRIMARY KEY DEFAULT uuidv7(), name varchar NOT NULL, UNIQUE (name));
     CREATE UNIQUE INDEX lower_case ON shelves (lower(name));
     CREATE TABLE shelf_boxes (
         id uuid PRIMARY KEY DEFAULT uuidv7(),
@@ -40,9 +40,11 @@ boxes = Blueprint("boxes")
 
 
 class NewShelf(Model):
-    """What a client says of a shelf."""
+    """What a client says of a shelf; two fields are called like a function and a type of its index."""
 
     name: Annotated[Text, Field(max_length=20)]
+    lower: int | None = None
+    text: Text | None = None
 
 
 class NewBox(Model):

@@ -108,6 +108,13 @@ def test_abuse_is_refused_with_a_problem_and_the_next_is_served(
     assert head.startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_head_that_breaks_off_is_not_logged_either(database_url: str, processes: ExitStack) -> None:
+    server = processes.enter_context(Gunicorn(DATABASE_URL=database_url, LOG_LEVEL="DEBUG"))
+    ask(server, b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer hunter2\r\n")
+    server.wait_for("Ignored premature client disconnection. NoMoreData")
+    assert b"hunter2" not in b"".join(server.lines)
+
+
 def test_the_line_of_a_malformed_request_holds_none_of_its_bytes(gunicorn: Gunicorn) -> None:
     for request in (
         b"GET /probes?key=hunter2 HTTP/9.9\r\nHost: a\r\n\r\n",
@@ -141,6 +148,13 @@ def wait(body: Body) -> None:
             conn.execute("SELECT pg_sleep(0.5)")
 
 
+@slow.delete("/slow")
+def delete() -> None:
+    with db.connection() as conn:
+        for _ in range(20):
+            conn.execute("SELECT pg_sleep(0.5)")
+
+
 def create_app(settings):
     return app.create(settings, resources=[slow])
 """
@@ -166,10 +180,20 @@ def test_a_request_that_has_arrived_and_takes_too_long_is_a_503_and_one_that_sti
         late = client.post("/slow", json={"text": "whole"})
         assert (late.status_code, late.headers["Retry-After"]) == (503, "1")
         assert client.get("/livez").status_code == 200
-    head = POST.replace(b"/probes", b"/slow") + b"Content-Length: 100\r\n\r\n{"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
-        sock.sendall(head)
-        assert sock.recv(65_536).startswith(b"HTTP/1.1 408 ")
+    post, delete = (POST.replace(b"POST /probes", method + b" /slow") for method in (b"POST", b"DELETE"))
+    length, chunked = b"Content-Length: %d\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{"
+    requests = {
+        post + length % 100: b"408",
+        post + chunked: b"408",
+        delete + length % 100: b"503",  # a body that no handler reads, so the work goes on without it
+        delete + length % 2 + b"}": b"503",
+        delete + chunked: b"503",
+        delete + chunked + b"}\r\n0\r\n\r\n": b"503",
+    }
+    socks = [processes.enter_context(socket.create_connection(("127.0.0.1", server.port), 20)) for _ in requests]
+    for sock, request in zip(socks, requests, strict=True):
+        sock.sendall(request)
+    assert [sock.recv(12).removeprefix(b"HTTP/1.1 ") for sock in socks] == list(requests.values())
     with psycopg.connect(database_url) as conn:
         wait_until(lambda: not conn.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone())
 

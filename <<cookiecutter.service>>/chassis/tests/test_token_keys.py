@@ -1,6 +1,8 @@
 """The keys of bearer tokens: they rotate, and the issuer that publishes them may be slow, away or wrong."""
 
 import json
+import socket
+import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ from chassis import tokens
 from chassis.testing.process import wait_until
 from chassis.tests import token_issuer
 from chassis.tests.probe.process import Gunicorn
-from chassis.tests.token_issuer import AUDIENCE, EC, ISSUER, PUBLISHED, STRANGER, Issuer, ask, jwk, token
+from chassis.tests.token_issuer import AUDIENCE, EC, ISSUER, PUBLISHED, STRANGER, Issuer, ask, drip, jwk, token
 
 client, issuer = token_issuer.client, token_issuer.issuer  # pytest finds fixtures by their names
 
@@ -131,6 +133,39 @@ def test_an_issuer_that_drips_holds_a_request_no_longer_than_one_that_is_silent(
     status, _ = ask(client, token())
     assert status == 503
     assert time.monotonic() - started < tokens.FETCH_SECONDS + 2
+
+
+def test_nor_if_the_time_is_over_before_it_is_reached(
+    client: FlaskClient, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer.drips = "body"
+    monkeypatch.setattr(tokens, "FETCH_SECONDS", 1)
+    look_up = socket.getaddrinfo
+
+    def look_up_slowly(*args: Any, **options: Any) -> Any:
+        time.sleep(tokens.FETCH_SECONDS + 0.5)
+        return look_up(*args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_slowly)
+    started = time.monotonic()
+    assert ask(client, token())[0] == 503
+    assert time.monotonic() - started < tokens.FETCH_SECONDS + 3
+
+
+def test_nor_does_one_whose_tls_handshake_drips(database_url: str) -> None:
+    def shake_hands() -> None:
+        with listener.accept()[0] as sock, sock.makefile("wb", buffering=0) as wfile:
+            drip(wfile, b"\x16\x03\x03\x40\x00")  # of 16,384 bytes. https://www.rfc-editor.org/rfc/rfc8446#section-5.1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=shake_hands, daemon=True).start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/keys"
+        asking: dict[str, Any] = {"JWKS_URL": url, "TOKEN_ISSUER": ISSUER, "TOKEN_AUDIENCE": AUDIENCE}
+        headers = {"Authorization": f"Bearer {token()}"}
+        with Gunicorn(DATABASE_URL=database_url, **asking) as server, server.client(headers=headers) as client:
+            started = time.monotonic()
+            assert client.get("/probes").headers["Retry-After"] == str(tokens.REFETCH_SECONDS)
+            assert time.monotonic() - started < tokens.FETCH_SECONDS + 10
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import pytest
 from chassis import config, urls
 from chassis.tests.variables import TOKENS, URL, faults
 
+NO_ROOT = "Its parameter sslmode needs a file of root certificates in sslrootcert, or sslrootcert=system."
+
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
@@ -34,6 +36,8 @@ pytestmark = pytest.mark.usefixtures("bare_environment")
         "postgresql://user:hunter2@host/db?channel_binding=hunter2",
         "postgresql://user:hunter2@host/db?sslmode=verify-ca&sslrootcert=/nonexistent/hunter2",
         "postgresql://user:hunter2@h..x/db",
+        "postgresql://user:hunter2@999.999.999.999/db",
+        "postgresql://user:hunter2@10.0.0.256/db",
         "postgresql://user:hunter2@.h/db",
         "postgresql://user:hunter2@one,h..x/db",
         f"postgresql://user:hunter2@{'h' * 64}/db",
@@ -73,6 +77,8 @@ def test_a_database_url_that_can_never_connect_is_refused_without_a_word_of_it(
         f"postgresql://user@{'h' * 63}.example.com./db",
         "postgresql://user@one,two/db?hostaddr=1.2.3.4,fd00::1",
         "postgresql://user@one,two/db?hostaddr=,1.2.3.4",
+        "postgresql://user@010.0.0.1,10.1,0.0.0.0:5433/db",
+        "postgresql://user@1.2.3.400.example.com/db",
         "postgresql://user@host/db?replication=off",
         "postgresql://user@host/db?gssencmode=require",
         "postgres://user@host.example.com/db?sslmode=require&channel_binding=require",
@@ -89,6 +95,12 @@ def test_a_database_url_may_be_whatever_libpq_takes(monkeypatch: pytest.MonkeyPa
         ("postgresql:///db", {"PGHOST": "one,two", "PGPORT": "1,2"}),
         ("postgresql://host/db", {"PGHOSTADDR": "10.0.0.7"}),
         ("postgresql://host/db", {"PGGSSENCMODE": "require"}),
+        ("postgresql://host/db", {"PGPORT": " 5432"}),
+        ("postgresql://host/db", {"PGSSLROOTCERT": "/nonexistent"}),  # nobody reads it
+        ("postgresql://host/db", {"PGSSLMODE": "verify-ca", "PGSSLROOTCERT": __file__}),
+        ("postgresql://host/db?sslmode=verify-full", {"PGSSLROOTCERT": "system"}),
+        ("postgresql:///db", {"PGHOST": "/var/run", "PGSSLMODE": "verify-ca", "HOME": "/nonexistent"}),
+        ("postgresql://host/db?channel_binding=require", {"PGSSLMODE": "allow"}),
     ],
 )
 def test_a_part_of_the_url_may_stand_beside_it(
@@ -104,6 +116,15 @@ def test_a_part_of_the_url_may_stand_beside_it(
     [
         ({"PGHOSTADDR": "bogus"}, "Its parameter hostaddr must have one address for each host."),
         ({"PGPORT": "1,2"}, "libpq refuses its parameter port."),
+        ({"PGPORT": "5432\n"}, "Its parameter port must be a number."),
+        ({"DATABASE_URL": f"{URL}?port=5432%0A"}, "Its parameter port must be a number."),
+        ({"DATABASE_URL": f"{URL}%0A"}, "The database must not contain line breaks or other control characters."),
+        ({"DATABASE_URL": f"{URL}?sslmode=verify-full", "HOME": "/nonexistent"}, NO_ROOT),
+        ({"PGSSLMODE": "verify-ca", "PGSSLROOTCERT": "/nonexistent"}, NO_ROOT),
+        (
+            {"DATABASE_URL": f"{URL}?channel_binding=require&sslmode=disable"},
+            "Its parameter channel_binding needs TLS, which its parameter sslmode disables.",
+        ),
         ({"PGGSSENCMODE": "bogus"}, "libpq refuses its parameter gssencmode."),
         ({"DATABASE_URL": f"{URL}?scram_client_key=x"}, "libpq refuses its parameters."),
         ({"DATABASE_URL": f"{URL}?sslmode=user"}, "libpq refuses its parameter sslmode."),
@@ -131,9 +152,10 @@ def test_credentials_may_stand_beside_the_url(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PGPASSWORD", "!#$%&'()*+,-./:;?@[]^_`{|}~\"\\ ")
     assert config.load(config.Config).database_url == "postgresql://host/db"
     monkeypatch.setenv("PGPASSWORD", "hunter2-hunter2\n")
+    monkeypatch.setenv("PGDATABASE", "orders\n")
     with pytest.raises(config.ConfigError) as refused:
         config.load(config.Config)
-    assert list(refused.value.faults) == ["PGPASSWORD"]
+    assert list(refused.value.faults) == ["PGPASSWORD", "PGDATABASE"]
     assert "hunter2" not in str(refused.value)
 
 
@@ -146,6 +168,12 @@ def test_the_secrets_of_an_environment_are_found_wherever_they_stand() -> None:
         "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x=eight",
         "UNESCAPED": "postgresql://me:ni/n?e@host/db",
         "AFTER_A_QUESTION_MARK": "postgresql://m?e@host/db?password=eleven",
+        "KEY_ALONE": "https://twelve@example.com/1",
+        "KEY_WITHOUT_A_PASSWORD": "HTTPS://thirteen:@example.com",
+        "PARAMETERS": "https://example.com/?api_key=fourteen&page=nothing&access%5Ftoken=fifteen&X-Signature=sixteen",
+        "PGOAUTHCLIENTSECRET": "seventeen",
+        "USER_ALONE": "postgresql://nobody@host/db?sslkey=nothing",
+        "NO_USER": "https://nobody/@nothing?to=nobody@nothing",
         "PLAIN": "nothing",
     }
     found = urls.secrets(environ)
@@ -161,9 +189,29 @@ def test_the_secrets_of_an_environment_are_found_wherever_they_stand() -> None:
         "eight",
         "ni/n?e",
         "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
     }
     assert wanted <= found
-    assert "nothing" not in found
+    assert not {"nothing", "nobody"} & found
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://key@example.com/1?v=1", "https://***@example.com/1?v=1"),
+        ("https://key:@example.com/1", "https://***@example.com/1"),
+        ("https://user:key@example.com/1", "https://user:***@example.com/1"),
+        ("https://example.com/?a=1&token=key&b=2", "https://example.com/?a=1&token=***&b=2"),
+        ("postgresql://user@host/db?sslkey=/file", "postgresql://user@host/db?sslkey=/file"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert urls.shown(url) == shown
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,16 @@ from chassis.testing.process import environment
 CALLERS = ("app", "db", "logs", "server", "views")
 """The modules that use it. Each line that does so can go with it."""
 
-BEHAVIOUR = ("errors", "health", "process", "server")
+BEHAVIOUR = ("api", "edge", "errors", "health", "process", "server", "tokens")
 """The tests of the chassis that show how requests are answered and how the process stops."""
 
 
 def test_the_service_behaves_in_the_same_way_without_it(server_url: str, tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "test_fast.py")
-    shutil.copytree("chassis", tmp_path / "chassis", ignore=ignored)
-    shutil.copy("pyproject.toml", tmp_path)
+    for folder in ("chassis", "service"):
+        shutil.copytree(folder, tmp_path / folder, ignore=ignored)
+    for file in ("pyproject.toml", ".env.example"):
+        shutil.copy(file, tmp_path)
     (tmp_path / "chassis" / "fast.py").unlink()
     for name in CALLERS:
         path = tmp_path / "chassis" / f"{name}.py"
