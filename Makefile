@@ -62,15 +62,15 @@ adopt: .venv/installed # test that a baked service can be adopted as docs/adopt.
 pythons: .venv/installed # check a baked service on the other Pythons of this machine, and on 3.14 in a container
 	nice $(BIN)/pytest tests/test_pythons.py
 
-proofs: faults factors deployment # test all that a baked service promises: the next three
+proofs: faults factors deployment # test all that a baked service promises: faults, factors and deployment
 
-faults: .venv/installed # while its surroundings fail, with real servers
+faults: .venv/installed # test what a service promises while its surroundings fail, with real servers
 	$(BIN)/pytest tests/test_proofs.py -k faults
 
-factors: .venv/installed # the twelve factors, from outside
+factors: .venv/installed # test the twelve factors of a service from outside
 	$(BIN)/pytest tests/test_proofs.py -k factors
 
-deployment: .venv/installed # the way to production, by the real CDK CLI against a stand-in for AWS
+deployment: .venv/installed # test the way to production with the real CDK CLI against a stand-in for AWS
 	nice $(BIN)/pytest tests/test_proofs.py -k deploy-proofs
 
 bench: .venv/installed .venvs/service/installed .venvs/bench/installed # measure what a service costs, compared with a bare Flask application and with alternatives; BENCH=--help

@@ -21,7 +21,7 @@ DELIMITERS = r"<[%#<]|[>%#]>|\{[%#{]|[}%#]\}"  # in an order in which they are n
 
 
 def fault(service: str, description: str, domain: str) -> str:
-    """What is wrong with the answers, in one line; nothing if they can be used."""
+    """Return what is wrong with the answers, in one line; nothing if they can be used."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,22}[a-z0-9]", service) or "--" in service:
         return (
             "service: use 2 to 24 lower-case letters, digits and single hyphens, beginning with a letter and not ending"

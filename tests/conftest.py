@@ -72,7 +72,7 @@ def tree(folder: Path) -> Tree:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """The output of a git command that succeeds."""
+    """Return the output of a git command that succeeds."""
     me = ["-c", "user.name=test", "-c", "user.email=test@test", "-c", "init.defaultBranch=main"]
     return subprocess.run(["git", *me, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
 
@@ -85,7 +85,7 @@ def commit(folder: Path, message: str) -> str:
 
 
 def clone(folder: Path) -> Path:
-    """A repository with the template's history and, committed as `main`, its files as they are now."""
+    """Return a repository with the template's history and, committed as `main`, its files as they are now."""
     git(folder.parent, "clone", "--quiet", f"file://{TEMPLATE}", folder.name)
     git(folder, "checkout", "--quiet", "-B", "main")
     git(folder, "rm", "--quiet", "-r", ".")
@@ -107,7 +107,7 @@ def bake(tmp_path: Path) -> Bake:
 
 @contextmanager
 def baked() -> Iterator[Path]:
-    """A service with the default answers."""
+    """Return a service with the default answers."""
     with tempfile.TemporaryDirectory(prefix="baked-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "home").mkdir()
@@ -125,6 +125,6 @@ def install(service: Path, python: str) -> None:
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[Path]:
-    """A service that the tests share, and leave as it is but for what its own gates make."""
+    """Return a service that the tests share, and leave as it is but for what its own gates make."""
     with baked() as folder:
         yield folder

@@ -100,10 +100,11 @@ def work_of_a_team(service: Path) -> None:
     edit(
         config,
         '    """\n',
-        '    """\n\n    currency: str = config.variable("currency of the prices", "EUR", unit="name")\n',
+        '    """\n\n    currency: str = config.variable("currency of the prices", "EUR", unit="name")\n'
+        '    payment_url: str = config.variable("where payments go", unit="URL")\n',
     )
     with (service / ".env.example").open("a", encoding="utf-8") as file:
-        file.write("CURRENCY=EUR\n")
+        file.write("CURRENCY=EUR\nPAYMENT_URL='https://pay.example.com/?of=orders'\n")
     admin = service / "service" / "admin.py"
     edit(admin, "COMMANDS: dict[str, admin.Command[Config]] = {}\n", COUNT)
     edit(admin, "import sys\n", "import logging\nimport sys\n")
@@ -128,7 +129,7 @@ def work_of_a_team(service: Path) -> None:
     add(project, "files", '"service/sweeper.py" = [\n    "T201", # it prints\n]\n')
     add(service / "Procfile", "processes", "sweeper: python -m service.sweeper\n")
     compose = service / "compose.yaml"
-    add(compose, "variables", "      CURRENCY: EUR\n")
+    add(compose, "variables", "      CURRENCY: EUR\n      PAYMENT_URL: https://pay.example.com/\n")
     add(compose, "processes and backing services", "  cache:\n    image: valkey/valkey:9\n")
     add(compose, "volumes", "  cache:\n")
     add(service / ".gitignore", "files", "/reports/\n")

@@ -44,26 +44,26 @@ REFUSALS = {
 
 @pytest.fixture(scope="module")
 def fault(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """The hook's own verdict, without the third of a second that baking takes."""
+    """Return the hook's own verdict, without the third of a second that baking takes."""
     path = tmp_path_factory.mktemp("hook") / "hook.py"
     path.write_text(JINJA.from_string(HOOK).render(cookiecutter=DEFAULTS), encoding="utf-8")
     return runpy.run_path(str(path))["fault"]  # type: ignore[no-any-return]
 
 
 def rendered(answers: dict[str, str]) -> dict[str, str]:
-    """The files that hold answers, as baking renders them."""
+    """Return the files that hold answers, as baking renders them."""
     return {name: template.render(cookiecutter=answers) for name, template in PLACEHOLDERS.items()}
 
 
 def labels(text: str) -> dict[str, str]:
-    """The labels of a Dockerfile: in double quotes it knows backslashes and dollars."""
+    """Return the labels of a Dockerfile: in double quotes it knows backslashes and dollars."""
     found = re.findall(r"^(?:LABEL|     ) ([\w.]+)=\"((?:[^\"\\\n]|\\.)*)\"(?: \\)?$", text, re.MULTILINE)
     assert all(re.fullmatch(r"([^$\\]|\\\$|\$\{(RELEASE|REVISION)\})*", value) for _, value in found)
     return {name: value.replace(r"\$", "$") for name, value in found}
 
 
 def variables(text: str) -> dict[str, str]:
-    """The variables of a file that a shell reads: no value holds what a shell would take apart."""
+    """Return the variables of a file that a shell reads: no value holds what a shell would take apart."""
     lines = [line for line in text.splitlines() if line[:1] not in {"#", ""}]
     pairs = [re.fullmatch(r"([A-Z_]+)=('[^']*'|[\w.,:/@-]*)", line) for line in lines]
     assert all(pairs)
@@ -83,7 +83,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 
 
 def parsed(name: str, text: str) -> Any:  # noqa: ANN401 -- whatever files hold
-    """What a file means, by the rules of its kind; a file of a new kind needs a parser above."""
+    """Return what a file means, by the rules of its kind; a file of a new kind needs a parser above."""
     path = Path(name)
     return PARSERS[path.name if path.name in PARSERS else path.suffix](text)
 

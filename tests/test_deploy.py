@@ -30,7 +30,7 @@ Template = dict[str, Any]
 
 
 def templates(folder: Path, name: str, capacity: str) -> tuple[str, Template]:
-    """The template of the platform as the service's repository would deploy it, and that of the service."""
+    """Return the template of the platform as the service's repository would deploy it, and that of the service."""
     out = folder / "out" / name / "cdk.out"
     command = [str(PYTHON), "-c", SYNTHESISE, capacity, str(out)]
     subprocess.run(command, cwd=out.parent, check=True)
@@ -42,7 +42,7 @@ def templates(folder: Path, name: str, capacity: str) -> tuple[str, Template]:
 
 
 def properties(template: Template) -> list[Template]:
-    """The properties of all resources."""
+    """Return the properties of all resources."""
     return [each.get("Properties", {}) for each in template["Resources"].values()]
 
 

@@ -23,7 +23,7 @@ MADE = {".cruft.json", "demo/", "notes.md"}
 
 
 def prose(path: Path) -> str:
-    """A document without its blocks of code."""
+    """Return a document without its blocks of code."""
     return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 

@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """A gate's verdict."""
+    """Return a gate's verdict."""
     return subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -62,6 +62,20 @@ def test_zizmor_refuses_a_careless_workflow(tmp_path: Path, careful: str, carele
     assert careful in text
     workflow.write_text(text.replace(careful, careless), encoding="utf-8")
     assert run(*gate).returncode != 0
+
+
+@pytest.mark.parametrize(("path", "found"), [("chassis/x.py", ["TID251"]), ("service/x.py", []), ("tests/x.py", [])])
+def test_ruff_refuses_a_chassis_that_imports_the_service(path: str, found: list[str]) -> None:
+    options = ["--no-cache", "--select=TID251", "--output-format=json", f"--stdin-filename={path}"]
+    done = subprocess.run(
+        [BIN / "ruff", "check", *options, "-"],
+        cwd=SOURCE,
+        input="from service import api\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert [fault["code"] for fault in json.loads(done.stdout)] == found
 
 
 def test_hadolint_refuses_an_image_that_runs_a_moving_base(tmp_path: Path) -> None:

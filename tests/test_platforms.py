@@ -35,7 +35,7 @@ BUILT = {
 
 
 def without_wheels(lock: Path, python: str, platform: str, folder: Path) -> set[str]:
-    """The packages of a lock file that have no wheel for a Python on a platform."""
+    """Return the packages of a lock file that have no wheel for a Python on a platform."""
     missing: set[str] = set()
     text = lock.read_text(encoding="utf-8")
     while True:

@@ -24,7 +24,7 @@ GATES = ["types", "check"]
 
 
 def interpreter(version: str) -> str | None:
-    """The path of that Python, if this machine has one; pyenv's answer only to a variable that asks for them."""
+    """Return the path of that Python, if this machine has one; pyenv's answer only to a variable that asks for them."""
     name = f"python{version}"
     if shutil.which(name) is None:
         return None

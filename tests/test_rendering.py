@@ -21,7 +21,7 @@ RENDERED = {
 
 
 def template_files() -> set[str]:
-    """The files of the template's service that are in the repository, or about to be."""
+    """Return the files of the template's service that are in the repository, or about to be."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", SOURCE.name],
         cwd=TEMPLATE,
@@ -34,7 +34,7 @@ def template_files() -> set[str]:
 
 
 def baked_files(service: Path) -> dict[str, Path]:
-    """The files of a baked service by their names, but for what running its gates leaves there."""
+    """Return the files of a baked service by their names, but for what running its gates leaves there."""
     made = {
         ".venv",
         ".venv-deploy",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from tests.conftest import baked, clone, needs_docker
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of the tests without what belongs to the template or to a database of this machine."""
+    """Return the environment of the tests without what belongs to the template or to a database of this machine."""
     removed = {"DATABASE_URL", "VIRTUAL_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
     return {name: value for name, value in os.environ.items() if name not in removed} | variables
 
@@ -91,6 +92,8 @@ def test_compose_migrates_and_then_serves_from_the_image(service: Path) -> None:
         compose("up", "--build", "--wait", "--quiet-pull")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             assert client.post("/notes", json={"text": "hello"}).status_code == 201
+        [shell] = re.findall("`docker compose (exec .*?)`", (service / "README.md").read_text(encoding="utf-8"))
+        assert "hello" in compose(*shell.split(), "--command=SELECT text FROM notes")
         ended = [json.loads(line) for line in compose("ps", "--all", "--format", "json", "release").splitlines()]
         assert [(process["State"], process["ExitCode"]) for process in ended] == [("exited", 0)]
         compose("stop", "web")

@@ -10,7 +10,7 @@ QUICK = ["tests/test_docs.py", *(f"chassis/tests/test_{name}.py" for name in ("c
 
 
 def left_behind() -> str:
-    """What is in the folder and not in the repository."""
+    """Return what is in the folder and not in the repository."""
     command = ["git", "status", "--porcelain", "--ignored", "--untracked-files=all", SOURCE.name]
     lines = subprocess.run(command, cwd=TEMPLATE, capture_output=True, text=True, check=True).stdout.splitlines()
     return "\n".join(line for line in lines if line.startswith("!!"))

@@ -17,20 +17,20 @@ OLDEST, TOO_OLD = "2.6.0", "2.5.0"
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """What a bake from a local folder leaves."""
+    """Return what a bake from a local folder leaves."""
     folder = tmp_path_factory.mktemp("expected")
     assert cookiecutter(folder, folder).returncode == 0
     return tree(folder / "orders")
 
 
 def differing(made: Tree, expected: Tree) -> set[str]:
-    """The files that are not the same, or not in both."""
+    """Return the files that are not the same, or not in both."""
     return {name for name in made | expected if made.get(name) != expected.get(name)}
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with this folder's files as the tag `this`, and with something else after it."""
+    """Return a repository with this folder's files as the tag `this`, and with something else after it."""
     template = clone(tmp_path_factory.mktemp("release") / "template.git")
     git(template, "tag", "this")
     (template / SOURCE.name / "later.txt").write_text("later\n")
@@ -39,7 +39,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python_with(version: str) -> str:
-    """A Python with that version of cookiecutter, from a virtual environment that later runs find again."""
+    """Return a Python with that version of cookiecutter, from a virtual environment that later runs find again."""
     home = TEMPLATE / ".venvs" / f"cookiecutter-{version}"
     python = home / "bin" / "python"
     installed = home / "installed"
@@ -53,7 +53,7 @@ def python_with(version: str) -> str:
                 [BIN / "uv", *command], env=environment(), capture_output=True, text=True, check=False
             )
             if done.returncode and "CI" not in os.environ:
-                pytest.skip(f"cookiecutter {version} is not to be had: {done.stderr.strip().splitlines()[-1]}")
+                pytest.skip(f"cookiecutter {version} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
             assert done.returncode == 0, done.stderr
         installed.touch()
     return str(python)

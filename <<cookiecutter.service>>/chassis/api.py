@@ -77,11 +77,18 @@ def page(found: list[T], query: PageQuery, **following: Callable[[T], object]) -
         query: The request's query; the link to the next page keeps its filters and its order.
         following: For each parameter that tells where the next page begins, how it is read from an item, such as
             `after=lambda note: note.id`. A list that is sorted by name needs `after_name=lambda item: item.name` too.
+            Sort by columns that are never null only: a link could not say where among nulls the next page begins.
+
+    Raises:
+        ValueError: One of `following` is `None` for the last item of the page.
     """
     items = found[: query.limit]
     if len(found) == len(items):
         return Page(items, None)
-    changes = {"limit": query.limit} | {name: value(items[-1]) for name, value in following.items()}
+    places = {name: value(items[-1]) for name, value in following.items()}
+    if missing := sorted(name for name, place in places.items() if place is None):
+        raise ValueError(f"{', '.join(missing)} of the last item is None: sort by a column that is never null")
+    changes = {"limit": query.limit} | places
     values = query.model_copy(update=changes).model_dump_json(exclude_unset=True, exclude_none=True, by_alias=True)
     texts = {name: value if isinstance(value, list) else [value] for name, value in orjson.loads(values).items()}
     parameters = [
@@ -150,8 +157,13 @@ class Blueprint(flask.Blueprint):
             problems: Statuses that the handler, the domain or the database refuses with, such as 404 and 409. Those
                 that any request may meet are known: `contract.TO_ANY_REQUEST`.
             scopes: What the caller's token must allow, where tokens are asked for. Otherwise the answer is 403.
-            is_open: Whether the route needs no token, even if others do.
+            is_open: Whether the route needs no token, even if others do. Such a route has no `scopes`.
+
+        Raises:
+            TypeError: The route is open and has scopes, or the handler's parameters are not the path's variables.
         """
+        if is_open and scopes:
+            raise TypeError(f"{rule}: a route that is open cannot ask for scopes: no token tells them")
 
         def register(handler: Handler) -> Handler:
             hints = get_type_hints(handler, include_extras=True)

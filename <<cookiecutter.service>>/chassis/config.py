@@ -65,11 +65,12 @@ def variable(  # noqa: PLR0913 - a declaration says everything at once, by name
     check: Callable[[str], None] | None = None,
     is_secret: bool = False,
 ) -> Any:
-    """Declare an environment variable, as a field of a configuration. The variable is the field in capitals.
+    """Declare an environment variable by a field of type `str`, `int`, `float` or `bool`, whose name is in lower case.
 
     Args:
         meaning: What it does, for the README's table.
-        default: Its value where it is not set. Without a default it is required.
+        default: Its value where it is not set. Without a default it is required, and `.env.example` has an example of
+            it that `make contract` and the tests use.
         unit: What is counted, or what a text is: `seconds`, `URL`.
         least: The smallest number that is accepted.
         most: The largest number that is accepted.
@@ -198,10 +199,10 @@ class Config:
 
     def contradictions(self) -> dict[str, str]:
         """Return faults that no single variable has, by variable. A team's configuration may add its own."""
-        # libpq reads them by itself; with a line break at its end, as a secret is pasted easily, nobody can log in.
+        # libpq reads them by itself; with a line break at its end, as a value is pasted easily, nobody can log in.
         faults = {
             name: "Must not contain line breaks or other control characters."
-            for name in ("PGUSER", "PGPASSWORD")
+            for name in ("PGUSER", "PGPASSWORD", "PGDATABASE")
             if re.search(r"[\x00-\x1f\x7f]", os.environ.get(name, ""))
         }
         if self.drain_seconds + self.shutdown_seconds >= FARGATE_STOP_TIMEOUT_SECONDS:
@@ -284,7 +285,6 @@ def _read(env: Env, name: str, field: dataclasses.Field[Any], declared: Variable
         int: env.int,
         float: env.float,
         bool: env.bool,
-        list[str]: env.list,
     }
     default = {} if field.default is dataclasses.MISSING else {"default": field.default}
     return parsers[field.type](name, validate=declared.validators(), **default)

@@ -144,7 +144,7 @@ def _columns(diag: psycopg.errors.Diagnostic) -> list[str]:
     if diag.column_name:
         return [diag.column_name]
     if key := re.search(r"\((.+?)\)=\(", diag.message_detail or ""):
-        return re.findall(r"\w+", key[1])
+        return re.findall(r"\w+\b(?!\()", re.sub(r"::[\w ]+", "", key[1]))  # neither functions nor types
     name = (diag.constraint_name or "").removeprefix(f"{diag.table_name}_")
     return [re.sub(r"_check\d*$", "", name)]
 

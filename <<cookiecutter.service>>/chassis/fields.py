@@ -7,7 +7,7 @@ refused at the start: pydantic would accept more than the contract can say. Answ
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -50,6 +50,18 @@ def digits(before: int, behind: int, *, signed: bool = False) -> Parsed:
     return Parsed(rf"^{'-?' if signed else ''}[0-9]{{1,{before}}}{fraction}$", Decimal, lambda number: f"{number:f}")
 
 
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+"""The limits of a time. PostgreSQL stores others too, but Python could not read such a row again."""
+
+
+def _time(text: str) -> datetime:
+    """Return a time that stays within the years of Python, 1 to 9999, in whatever time zone a session reads it."""
+    time = datetime.fromisoformat(text.upper())
+    if not EARLIEST <= time < LATEST:
+        raise ValueError("a time must lie between 0001-01-02 and 9999-12-30, in UTC")
+    return time
+
+
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """A text that PostgreSQL can store: any but NUL. Bound it: `Annotated[Text, Field(min_length=1, max_length=100)]`."""
 
@@ -60,9 +72,12 @@ DateTime = Annotated[
     datetime,
     Parsed(
         r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$",
-        lambda text: datetime.fromisoformat(text.upper()),
+        _time,
         lambda time: time.isoformat().replace("+00:00", "Z"),
         "date-time",
     ),
 ]
-"""A time with its offset from UTC, such as `"2026-11-27T17:29:57Z"`. https://www.rfc-editor.org/rfc/rfc3339"""
+"""A time with its offset from UTC, such as `"2026-11-27T17:29:57Z"`. https://www.rfc-editor.org/rfc/rfc3339
+
+Its day, in UTC, is one from 0001-01-02 to 9999-12-30.
+"""

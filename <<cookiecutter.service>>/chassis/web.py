@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EX_CONFIG, EX_UNAVAILABLE = 78, 69  # sysexits(3)
 
-MAX_PRIVILEGED_PORT = 1023
+MAX_PRIVILEGED_PORT, MAX_PORT = 1_023, 65_535
 
 
 def serve(create_app: str, kind: type[Config]) -> None:
@@ -66,5 +66,5 @@ def _cannot_listen(port: int) -> tuple[int, str, int] | None:
         try:
             sock.bind(("0.0.0.0", port))  # noqa: S104 - where the server is about to listen
         except OSError as error:
-            return port, os.strerror(error.errno or 0), port + 1 if port > MAX_PRIVILEGED_PORT else 8000
+            return port, os.strerror(error.errno or 0), port + 1 if MAX_PRIVILEGED_PORT < port < MAX_PORT else 8000
     return None

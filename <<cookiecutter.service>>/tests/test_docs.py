@@ -18,7 +18,7 @@ def test_every_file_that_the_readme_names_exists() -> None:
     named = re.findall(
         r"`((?:[\w.-]+/)*[\w.-]+(?:\.(?:py|txt|toml|yaml|yml|example)|/))`|`(Dockerfile|Procfile)`", README
     )
-    paths = {first or second for first, second in named}
+    paths = {first or second for first, second in named} | set(re.findall(r"pytest ([\w/]+\.py)", README))
     assert len(paths) > 5
     assert [path for path in sorted(paths) if not Path(path).exists()] == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from chassis.testing import containers
-from chassis.testing.containers import HARDENED, URL, docker
+from chassis.testing.containers import HARDENED, docker
 from chassis.testing.process import wait_until
 
 pytestmark = containers.needed
@@ -17,7 +17,7 @@ MIGRATE = ["python", "-m", "service.admin", "migrate"]
 
 
 def test_the_image_migrates_serves_and_stops_on_a_read_only_root(image: str, network: str) -> None:
-    said = docker("run", "--rm", f"--network={network}", f"--env={URL}", *HARDENED, image, *MIGRATE)
+    said = docker("run", "--rm", f"--network={network}", *containers.environment(), *HARDENED, image, *MIGRATE)
     assert json.loads(said.splitlines()[-1])["body"] == "schema is up to date"
     with containers.running(image, network, "--publish=127.0.0.1::8000", "--env=DRAIN_SECONDS=1") as container:
         host, port = containers.address(container)
@@ -62,9 +62,9 @@ def test_the_user_may_not_write_anything_of_the_image(image: str) -> None:
 
 
 def test_what_is_optional_is_in_the_image_when_the_build_asks_for_it(image: str) -> None:
-    asking = ["JWKS_URL=https://issuer.example.com/keys", "TOKEN_ISSUER=issuer", "TOKEN_AUDIENCE=service", URL]
+    asking = ["JWKS_URL=https://issuer.example.com/keys", "TOKEN_ISSUER=issuer", "TOKEN_AUDIENCE=service"]
     command = ["python", "-m", "service.admin", "config"]
-    options = [f"--env={variable}" for variable in asking]
+    options = [*containers.environment(), *(f"--env={variable}" for variable in asking)]
     done = subprocess.run(["docker", "run", "--rm", *options, image, *command], capture_output=True, check=False)  # noqa: S607
     assert (done.returncode, "requirements-tokens.txt" in json.loads(done.stdout)["faults"]["JWKS_URL"]) == (78, True)
     program = "import importlib.util; print(importlib.util.find_spec('opentelemetry'))"

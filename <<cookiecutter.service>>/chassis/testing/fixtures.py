@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from psycopg import Connection
 
 from chassis import config, db, lifecycle, migrations
-from chassis.dev import postgres
+from chassis.dev import postgres, variables
 from chassis.testing import containers
 from chassis.testing.process import Gunicorn
 
@@ -71,6 +71,8 @@ def database_url(server_url: str, package: str) -> Iterator[str]:
 @pytest.fixture
 def settings(database_url: str, package: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the configuration of a service with the defaults."""
+    for name, value in variables.examples().items():
+        monkeypatch.setenv(name, os.environ.get(name, value))
     monkeypatch.setenv("DATABASE_URL", database_url)
     return config.load(importlib.import_module(f"{package}.config").Config)
 

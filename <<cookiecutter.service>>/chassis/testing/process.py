@@ -15,16 +15,18 @@ from typing import Any, ClassVar, Self
 
 import httpx
 
+from chassis.dev.variables import examples
+
 BIN = Path(sys.executable).parent
 START_SECONDS = 60
 """How long a start may take on a machine that runs other tests at the same time."""
 
 
 def environment(**variables: object) -> dict[str, str]:
-    """Return an environment with `variables` and nothing else that the service would read."""
+    """Return an environment with `variables`, examples of what the service requires, and nothing else that it reads."""
     kept = {"PATH", "HOME", "LANG", "TMPDIR", "PYTHONPYCACHEPREFIX"}
     inherited = {name: value for name, value in os.environ.items() if name in kept}
-    return {**inherited, **{name: str(value) for name, value in variables.items()}}
+    return {**inherited, **examples(), **{name: str(value) for name, value in variables.items()}}
 
 
 def free_port() -> int:
