@@ -6,7 +6,7 @@ A migration with `-- no transaction` is sent statement by statement.
 import re
 from typing import Any
 
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
 _COMMENT = r"(?:--[^\n\r]*|/\*(?:[^/*]|\*(?!/)|/(?!\*)|/\*(?:[^*]|\*(?!/))*\*/)*\*/)"
@@ -106,8 +106,15 @@ def reset(conn: Connection[Any]) -> None:
         conn.execute("DISCARD TEMP")
         conn.execute("SELECT pg_advisory_unlock_all()")
         # Not `DEALLOCATE ALL`: the pooler may have prepared statements of its own there.
-        for (name,) in conn.execute("SELECT name FROM pg_prepared_statements WHERE from_sql").fetchall():
-            conn.execute(sql.SQL("DEALLOCATE {}").format(sql.Identifier(name)))
+        conn.execute(
+            """
+            DO $$ DECLARE prepared text; BEGIN
+                FOR prepared IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP
+                    EXECUTE format('DEALLOCATE %I', prepared);
+                END LOOP;
+            END $$
+            """
+        )
 
 
 def _without_comments(statement: str) -> str:
