@@ -144,7 +144,7 @@ def _read(path: Path) -> Migration:
 
 
 def _pending(conn: Connection[Any], files: list[Migration]) -> list[Migration]:
-    _has_own_table(conn)
+    _has_own_table(conn)  # `check` comes here without `apply`
     [(exists,)] = conn.execute("SELECT to_regclass('migrations') IS NOT NULL")
     applied = dict(conn.execute("SELECT name, checksum FROM migrations").fetchall()) if exists else {}
     for file in files:

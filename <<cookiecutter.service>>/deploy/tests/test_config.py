@@ -114,6 +114,8 @@ DATABASE = {"host": "h", "security_group": "sg-1", "secret": SECRET}
             "[existing] vpc: private_subnets must be a list of three, one for each zone",
         ),
         ({"existing__vpc": VPC | {"private_subnets": 3}}, "[existing] vpc: private_subnets must be a list of three"),
+        ({"existing__vpc": VPC | {"private_subnets": []}}, "[existing] vpc must have cidr, id and private_subnets"),
+        ({"existing__balancer": BALANCER | {"arn": 1}}, "[existing] balancer"),
         (
             {"existing__vpc": VPC | {"private_subnets": ["subnet-1", "subnet-1", "subnet-1"]}},
             "[existing] vpc: private_subnets must be a list of three, one for each zone",

@@ -94,21 +94,6 @@ def test_an_unknown_digest_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[
         assert "is no digest" in command(capsys, "release", wrong).err
 
 
-def test_the_stacks_refuse_a_lost_digest_too() -> None:  # CDK would leave the service out, and delete nothing
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.app"],
-        env={**os.environ, "CDK_CONTEXT_JSON": '{"environment": "staging", "digest": ""}'},
-        cwd=config.ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert [line for line in done.stderr.splitlines() if not line.startswith("b'!!")] == [
-        "deploy: '' is no digest: a digest is sha256: and 64 hexadecimal digits"
-    ]
-
-
 @once
 def test_an_unknown_release_is_refused(aws: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     del aws

@@ -194,16 +194,26 @@ def test_cloudformation_creates_the_stacks(cloud: Cloud, stacks: Stacks) -> None
     assert service["taskDefinition"].endswith(f":task-definition/{stacks.environment.stack_name}:1")
 
 
-def test_a_fault_of_the_environment_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("context", "fault"),
+    [
+        (
+            {"environment": "staging"},
+            "deploy/staging.toml: account '000000000000' is not the number of an AWS account, 12 digits: fill it in",
+        ),
+        # Of a script that has lost it. CDK would leave the service out, and delete nothing.
+        ({"environment": "staging", "digest": ""}, "'' is no digest: a digest is sha256: and 64 hexadecimal digits"),
+    ],
+    ids=["environment", "digest"],
+)
+def test_a_fault_of_what_is_asked_for_is_one_line(context: dict[str, str], fault: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "deploy.app"],
-        env={**os.environ, "CDK_CONTEXT_JSON": '{"environment": "staging"}'},
+        env={**os.environ, "CDK_CONTEXT_JSON": json.dumps(context)},
         cwd=config.ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert [line for line in done.stderr.splitlines() if not line.startswith("b'!!")] == [
-        "deploy: deploy/staging.toml: account '000000000000' is not the number of an AWS account, 12 digits: fill it in"
-    ]
+    assert [line for line in done.stderr.splitlines() if not line.startswith("b'!!")] == [f"deploy: {fault}"]
